@@ -80,7 +80,7 @@ func (a *agent) networkOf(namespace, name string) (uid string, its record.Record
 	if pod == nil {
 		return "", its, unknownPod
 	}
-	its, found := mark.Current(a.boot, recordsOf(pod, a.records.ByPod()))
+	its, found := mark.Current(a.boot, a.records.Of(kube.IDs(pod)...))
 	if !found {
 		why = "there is no record of the pod, so nobody knows its network"
 	}
@@ -101,7 +101,7 @@ func (a *agent) inspectedPod(ctx context.Context, namespace, name string) inspec
 	p.UID, p.WaitsLong = string(pod.UID), kube.WaitsLong(pod, time.Now(), a.stuckAfter)
 	p.Bypassed = slices.Contains(a.patrol.Bypassed(), full)
 	p.Outside, p.Older = slices.Contains(a.patrol.Outside(), full), slices.Contains(a.patrol.Older(), full)
-	r, found := mark.Current(a.boot, recordsOf(pod, a.records.ByPod()))
+	r, found := mark.Current(a.boot, a.records.Of(kube.IDs(pod)...))
 	if !found {
 		p.Rules.Detail = "there is no record of the pod, so nobody knows of rules"
 		return p

@@ -85,7 +85,7 @@ func TestMarkerRefused(t *testing.T) {
 	last := b.refusal(id, pod.UID, markOf(agenttest.RecordFor(pod, "1/1")))
 	last.until = time.Now().Add(time.Hour)
 	b.refused.Store(id, last)
-	b.records.files["later"] = recordFile{record: agenttest.RecordFor(pod, "2/2")}
+	b.records.replace("later", &recordFile{record: agenttest.RecordFor(pod, "2/2")})
 	b.fail = nil
 	b.reconcile(t.Context(), id)
 	results = append(results, Marked)
@@ -95,7 +95,8 @@ func TestMarkerRefused(t *testing.T) {
 		t.Error("a mark that was taken is remembered as refused")
 	}
 	b.refused.Store(id, last)
-	clear(b.records.files)
+	b.records.replace("0", nil)
+	b.records.replace("later", nil)
 	b.reconcile(t.Context(), id)
 	if _, still := b.refused.Load(id); still {
 		t.Error("a pod without a record is remembered as refused")

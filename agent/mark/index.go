@@ -30,7 +30,8 @@ type Index struct {
 	changed func(id string)
 
 	mu     sync.Mutex
-	files  map[string]recordFile // by file name
+	files  map[string]*recordFile   // by file name
+	pods   map[string][]*recordFile // by PodID: a Marker asks at every change of a pod, and a node may have many records
 	loaded bool
 }
 
@@ -40,7 +41,8 @@ type Index struct {
 func NewIndex(
 	store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string),
 ) *Index {
-	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]recordFile{}}
+	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]*recordFile{},
+		pods: map[string][]*recordFile{}}
 }
 
 // recordFile is one record and the version of its file.
@@ -130,10 +132,10 @@ func (x *Index) relist() {
 func (x *Index) load(name string) {
 	info, err := os.Lstat(filepath.Join(x.store.Pods(), name))
 	x.mu.Lock()
-	known, present := x.files[name]
+	known := x.files[name]
 	fresh := x.loaded
 	x.mu.Unlock()
-	if err == nil && present && os.SameFile(known.info, info) && known.info.ModTime().Equal(info.ModTime()) {
+	if err == nil && known != nil && os.SameFile(known.info, info) && known.info.ModTime().Equal(info.ModTime()) {
 		return
 	}
 	var r record.Record
@@ -141,25 +143,24 @@ func (x *Index) load(name string) {
 		r, err = x.store.Load(name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		x.mu.Lock()
-		delete(x.files, name)
-		x.mu.Unlock()
-		if present {
+		if known != nil {
+			x.replace(name, nil)
 			x.changed(PodID(known.record))
 		}
 		return
 	}
 	r.Spec, r.Created = nil, nil // they may be large, and only CHECK and DEL need them
-	file := recordFile{record: r, info: info}
+	if known == nil {
+		known = &recordFile{}
+	}
+	file := &recordFile{record: r, info: info}
 	if err != nil {
 		file.problem = err.Error()
 		if known.problem != file.problem {
 			x.log.WithError(err).Warn("a record cannot be read; its pod is not marked")
 		}
 	}
-	x.mu.Lock()
-	x.files[name] = file
-	x.mu.Unlock()
+	x.replace(name, file)
 	if err == nil {
 		x.seen(r, fresh)
 	}
@@ -168,21 +169,56 @@ func (x *Index) load(name string) {
 	}
 }
 
+// replace puts a file in the place of what is known of that name. If file is nil, nothing is known of it any more.
+func (x *Index) replace(name string, file *recordFile) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if known := x.files[name]; known != nil {
+		id := PodID(known.record)
+		x.pods[id] = slices.DeleteFunc(x.pods[id], func(f *recordFile) bool { return f == known })
+		if len(x.pods[id]) == 0 {
+			delete(x.pods, id)
+		}
+		delete(x.files, name)
+	}
+	if file != nil {
+		id := PodID(file.record)
+		x.files[name], x.pods[id] = file, append(x.pods[id], file)
+	}
+}
+
 // ByPod returns every record that can be read, by PodID.
 func (x *Index) ByPod() map[string][]record.Record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	records := map[string][]record.Record{}
-	for _, f := range x.files {
-		if f.problem == "" {
-			records[PodID(f.record)] = append(records[PodID(f.record)], f.record)
+	for id, files := range x.pods {
+		if its := readable(nil, files); len(its) > 0 {
+			records[id] = its
 		}
 	}
 	return records
 }
 
-// Of returns the records with that ID of their pod.
-func (x *Index) Of(id string) []record.Record { return x.ByPod()[id] }
+// Of returns the records with one of these IDs of their pod.
+func (x *Index) Of(ids ...string) (its []record.Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, id := range ids {
+		its = readable(its, x.pods[id])
+	}
+	return its
+}
+
+// readable appends the records of the files that can be read.
+func readable(records []record.Record, files []*recordFile) []record.Record {
+	for _, f := range files {
+		if f.problem == "" {
+			records = append(records, f.record)
+		}
+	}
+	return records
+}
 
 // Ready reports whether the directory has been read.
 func (x *Index) Ready() bool {

@@ -70,6 +70,27 @@ func TestRecordIndex(t *testing.T) {
 	}
 }
 
+// The records of one pod are found without a look at those of the others: a Marker asks at every change of a pod.
+func TestRecordsOfOnePod(t *testing.T) {
+	x := NewIndex(record.Store{}, agenttest.Quiet(), nil, nil)
+	add := func(name string) {
+		x.replace(name, &recordFile{record: agenttest.RecordFor(agenttest.MeshPod(name), "1/1")})
+	}
+	add("cart")
+	ask := func() {
+		if its := x.Of("uid-of-cart", "shop/cart"); len(its) != 1 || its[0].Name != "cart" {
+			t.Fatalf("the pod's records: %+v", its)
+		}
+	}
+	alone := testing.AllocsPerRun(100, ask)
+	for i := range 250 {
+		add(fmt.Sprint("other-", i))
+	}
+	if beside := testing.AllocsPerRun(100, ask); beside != alone {
+		t.Errorf("%v allocations beside 250 other records, %v without them", beside, alone)
+	}
+}
+
 // Without inotify, records are still found, and the log says once why that takes longer.
 func TestRecordsWithoutInotify(t *testing.T) {
 	exhausted.Run(t, func(t *testing.T, _ func()) {

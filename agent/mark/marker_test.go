@@ -59,7 +59,7 @@ func benchWith(t *testing.T, watched []*corev1.Pod, pod *corev1.Pod, records ...
 	}
 	index := NewIndex(record.Store{Dir: t.TempDir()}, agenttest.Quiet(), nil, nil)
 	for i, r := range records {
-		index.files[fmt.Sprint(i)] = recordFile{record: r}
+		index.replace(fmt.Sprint(i), &recordFile{record: r})
 	}
 	pods, from := agenttest.Pods(t, func(string) {}, watched...)
 	b.source = from

@@ -47,7 +47,7 @@ func (c *clocked) run(t *testing.T, age time.Duration, check func(t *testing.T, 
 		index := NewIndex(record.Store{}, agenttest.Quiet(), nil, nil)
 		r := agenttest.RecordFor(c.pod, "1/1")
 		r.Time = c.start.Add(-age)
-		index.files["1"] = recordFile{record: r}
+		index.replace("1", &recordFile{record: r})
 		queue := NewQueue()
 		pods, err := kube.NewPods(c.source, redirect.DefaultSpec().ProxyGID, queue.Add)
 		await.Must(t, err)
@@ -125,9 +125,7 @@ func (c *clocked) has(netns string) bool {
 // replace gives the pod a new sandbox.
 func (c *clocked) replace(id, netns string) {
 	r := agenttest.RecordFor(c.pod, netns)
-	c.records.mu.Lock()
-	c.records.files = map[string]recordFile{netns: {record: r}}
-	c.records.mu.Unlock()
+	c.records.replace("1", &recordFile{record: r})
 	c.queue.Add(id)
 }
 
