@@ -78,7 +78,7 @@ func itemsOf[L, I any](list L, err error, items func(L) []I) ([]I, error) {
 
 // forbidden returns the API server's error for a missing right.
 func forbidden(resource string) error {
-	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("RBAC"))
+	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New(`User "reader" cannot`))
 }
 
 // source makes the cluster.

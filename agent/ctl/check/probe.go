@@ -220,7 +220,7 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	}()
 	pod, err := pods.Create(ctx, p.pod(name, node), metav1.CreateOptions{})
 	if err != nil {
-		its.err = fmt.Errorf("its pod could not be made, which needs the verb create on pods: %w", err)
+		its.err = fmt.Errorf("its pod could not be made%s: %w", cluster.Needs("the verb create on pods", err), err)
 		its.next = "see what refuses it"
 		return its
 	}
@@ -258,7 +258,7 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	if err == nil {
 		err = json.Unmarshal(text, &its.found)
 	} else {
-		err = fmt.Errorf("reading its log, which needs the verb get on pods/log: %w", err)
+		err = fmt.Errorf("reading its log%s: %w", cluster.Needs("the verb get on pods/log", err), err)
 	}
 	its.err = err
 	return its
@@ -309,7 +309,7 @@ func (p prober) lastEvent(ctx context.Context, pod *corev1.Pod) string {
 	list, err := p.core.Events(Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
 	if err != nil {
-		return fmt.Sprintf("its Events could not be read (the verb list on events): %v", err)
+		return fmt.Sprintf("its Events could not be read%s: %v", cluster.Needs("the verb list on events", err), err)
 	}
 	said := "it is " + string(pod.Status.Phase)
 	for _, e := range list.Items {
@@ -326,7 +326,7 @@ func (p prober) log(ctx context.Context, name string) string {
 	defer cancel()
 	text, err := p.logs(ctx, name)
 	if err != nil {
-		return fmt.Sprintf("its log could not be read (the verb get on pods/log): %v", err)
+		return fmt.Sprintf("its log could not be read%s: %v", cluster.Needs("the verb get on pods/log", err), err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return excerpt.Head(lines[len(lines)-1], longestText)

@@ -142,7 +142,7 @@ func (o options) prepare(ctx context.Context, from Source) (run func(context.Con
 	}
 	all, err := from.Nodes(ctx)
 	if err != nil {
-		return nil, outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
+		return nil, outcome.Unasked(fmt.Errorf("listing the nodes%s: %w", cluster.Needs("the verb list on nodes", err), err))
 	}
 	all = slices.DeleteFunc(slices.Clone(all), func(n corev1.Node) bool { return !hasHost(n) })
 	if len(all) == 0 {

@@ -88,7 +88,9 @@ func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, com
 	if err != nil {
 		return nil, err
 	}
+	var refused error
 	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
+		refused = refusal(err)
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
@@ -96,9 +98,19 @@ func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, com
 	}
 	var out, problems bounded
 	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &problems}); err != nil {
-		return nil, cmp.Or(problems.asError(), err)
+		return nil, cmp.Or(problems.asError(), refused, err)
 	}
 	return out.data.Bytes(), out.problem
+}
+
+// refusal returns the API server's answer to a WebSocket if it is about the user's rights, otherwise nil. The second
+// attempt, by SPDY, may still succeed: it needs create alone. If it fails, its error has only the text of the answer.
+func refusal(err error) error {
+	var failure *httpstream.UpgradeFailureError
+	if errors.As(err, &failure) && LacksRight(failure.Cause) {
+		return failure.Cause
+	}
+	return nil
 }
 
 // bounded stores what is written, up to maxAnswer.

@@ -19,7 +19,7 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 		return
 	case its.err != nil:
 		l.miss(what, "the verb list on pods in the agents' namespace", its.err)
-		l.unasked = "Look again with that right in all namespaces, or name the agents' by --agents-namespace."
+		l.unasked = cluster.NextUnlisted(its.err)
 		return
 	case its.pod == nil:
 		l.NotLookedAt = append(l.NotLookedAt, what+": no agent runs on "+l.Node)
@@ -34,10 +34,8 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell")
 		l.unasked = cluster.NextCannotAnswer
 	case err != nil:
-		right := "the verbs get and create on pods/exec in " + its.pod.Namespace
-		l.miss(what, right, err)
-		l.unasked = "Look again with " + right + ". If they are there, see whether the agent runs: " +
-			"istio-pod-networkctl status"
+		l.miss(what, cluster.RightToAsk(its.pod.Namespace), err)
+		l.unasked = cluster.NextUnasked(its.pod.Namespace, err)
 	case told.UID != "" && told.UID != string(pod.UID):
 		l.NotLookedAt = append(l.NotLookedAt, what+": the agent still sees an earlier pod of this name")
 		l.unasked = "Look again in a moment."

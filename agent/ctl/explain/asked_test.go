@@ -11,9 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// If the tool cannot find out whether a pod has its rules, or why it has none, it says which right or step would help.
-// The exit status shows that unless something is not well. What the agent is not configured to check counts neither as
-// well nor as not well: see "not-looked-at" in TestLive.
+// If the tool cannot find out whether a pod has its rules, or why it has none, it says which step would help, and which
+// right, if one is missing. The exit status shows that unless something is not well. What the agent is not configured
+// to check counts neither as well nor as not well: see "not-looked-at" in TestLive.
 func TestUnasked(t *testing.T) {
 	situations{
 		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.NotAsked},
@@ -48,6 +48,12 @@ func TestUnasked(t *testing.T) {
 		"few-rights": {injected, func(f *fake) {
 			for _, what := range []string{"namespace", "agents", "daemonsets", "events"} {
 				f.errs[what] = forbidden(what)
+			}
+		}, outcome.NotAsked},
+		"no-answer": {injected, func(f *fake) { f.errs["exec"] = errAway }, outcome.NotAsked},
+		"away": {injected, func(f *fake) {
+			for _, what := range []string{"namespace", "agents", "daemonsets", "events"} {
+				f.errs[what] = errAway
 			}
 		}, outcome.NotAsked},
 		"old-agent": {injected, func(f *fake) {

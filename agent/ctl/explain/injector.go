@@ -98,18 +98,21 @@ func matched(name string, selectors []metav1.LabelSelector, has map[string]strin
 	return ""
 }
 
+// onceRead is what to do about something that could not be read. The reason, and the right that is missing, are in
+// NotLookedAt.
+const onceRead = "Look again once that can be read: what was not looked at says why it could not."
+
 // judgeInjection adds what a pod without a sidecar lacks for injection.
 func (e *Explanation) judgeInjection() {
 	l := e.Live
-	const again = "Look again with the right that is named above."
 	switch {
 	case e.Reason == string(redirect.ReasonNotOptedIn) && !l.namespaced:
-		l.find(NotAsked, "whether its namespace has opted in could not be asked", again)
+		l.find(NotAsked, "whether its namespace has opted in could not be asked", onceRead)
 		return
 	case e.Reason != string(redirect.ReasonNotInjected):
 		return
 	case l.Injection == nil:
-		l.find(NotAsked, "why Istio's injector has not given it a sidecar could not be asked", again)
+		l.find(NotAsked, "why Istio's injector has not given it a sidecar could not be asked", onceRead)
 		return
 	}
 	var selects, leaves *Webhook

@@ -100,7 +100,7 @@ func (e *Explanation) judgeRecord() {
 	case r.Decision == record.Untouched && redirected && l.assumed && byOperator[r.Reason]:
 		l.find(NotAsked, fmt.Sprintf("it was left untouched when its network was made (%s), and the operator's settings, "+
 			"which say whether it still would be, could not be read", r.Reason),
-			"Look again with the right that is named below.")
+			onceRead)
 	case r.Decision == record.Untouched && redirected:
 		meaning := meanings[redirect.Reason(r.Reason)].is
 		l.find(NotWell, strings.TrimSpace(fmt.Sprintf("it was left untouched when its network was made (%s). %s", r.Reason,

@@ -150,7 +150,7 @@ func (a *asker) explain(ctx context.Context, pods []string) (list List, unread [
 		namespace, name, _ := strings.Cut(full, "/")
 		pod, err := a.from.Pod(ctx, namespace, name)
 		if err != nil {
-			unread = append(unread, fmt.Errorf("reading pod %s, which needs the verb get on pods: %w", full, err))
+			unread = append(unread, fmt.Errorf("reading pod %s%s: %w", full, cluster.Needs("the verb get on pods", err), err))
 			list.NotLookedAt = append(list.NotLookedAt, unread[len(unread)-1].Error())
 			continue
 		}
@@ -200,9 +200,9 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) Explanation {
 	return e
 }
 
-// miss adds what could not be looked at, and which right it needs.
+// miss adds what could not be looked at, and the right that is missing for it.
 func (l *Live) miss(what, right string, err error) {
-	l.NotLookedAt = append(l.NotLookedAt, fmt.Sprintf("%s (it needs %s): %v", what, right, err))
+	l.NotLookedAt = append(l.NotLookedAt, fmt.Sprintf("%s%s: %v", what, cluster.Needs(right, err), err))
 }
 
 // agentOf returns the agent of a node.
@@ -245,8 +245,8 @@ func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 	sets, err := a.from.DaemonSets(ctx, "")
 	switch {
 	case err != nil:
-		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: where the agents are is not known, which needs "+
-			"the verb list on pods or daemonsets in all namespaces, or --agents-namespace: %v", err))
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: where the agents are is not known%s: %v",
+			cluster.Needs("the verb list on pods or daemonsets in all namespaces, or --agents-namespace", err), err))
 	case len(sets) > 0:
 		return sets[0].Namespace
 	default:
@@ -259,8 +259,8 @@ func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 func (a *asker) readConfigMap(ctx context.Context, namespace string) Operator {
 	its, err := a.from.ConfigMap(ctx, namespace, cluster.SettingsMap)
 	if err != nil {
-		a.missing = append(a.missing, fmt.Sprintf("the operator's settings, which needs the verb get on configmaps in %s: %v",
-			namespace, err))
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings%s: %v",
+			cluster.Needs("the verb get on configmaps in "+namespace, err), err))
 		return DefaultOperator()
 	}
 	operator, err := OperatorIn(its)

@@ -21,7 +21,9 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // fake is a cluster in memory with one pod.
@@ -200,7 +202,13 @@ func (s situations) show(t *testing.T) {
 	}
 }
 
-func forbidden(what string) error { return errors.New(what + ` is forbidden: User "reader" cannot`) }
+// forbidden returns the API server's error for a missing right.
+func forbidden(what string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New(`User "reader" cannot`))
+}
+
+// errAway is the error of requests while the API server is away.
+var errAway = errors.New("connect: connection refused")
 
 func event(reason, kind, message string, since time.Duration) corev1.Event {
 	return corev1.Event{Reason: reason, Type: kind, Message: message, LastTimestamp: at(since), Count: 3,

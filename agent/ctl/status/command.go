@@ -119,8 +119,7 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 var (
 	ErrNoNode   = errors.New("there is no agent, and the selector and affinity of its DaemonSet select no node")
 	ErrNotAsked = errors.New("not every node could be asked")
-	ErrUnlisted = errors.New("a node may lack an agent without anybody seeing it: a right is missing for what " +
-		"was not looked at")
+	ErrUnlisted = errors.New("a node may lack an agent without anybody seeing it: what was not looked at says why")
 )
 
 // show writes the status. Its error says whether the cluster is well.

@@ -92,19 +92,19 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	sets, noSets := from.DaemonSets(ctx, namespace)
 	agents, err := from.Agents(ctx, namespace)
 	if err != nil {
-		return s, fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err)
+		return s, fmt.Errorf("listing the agents' pods%s: %w", cluster.Needs("the verb list on pods", err), err)
 	}
 	if noSets != nil {
-		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, and whether an upgrade has reached all, "+
-			"which needs the verb list on daemonsets.apps%s: %v", in(namespace), noSets))
+		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, and whether an upgrade has reached all%s: %v",
+			cluster.Needs("the verb list on daemonsets.apps"+in(namespace), noSets), noSets))
 	}
 	if len(agents) == 0 && len(sets) == 0 {
 		return s, cmp.Or(wrapped(noSets), cluster.ErrNoAgent)
 	}
 	nodes, err := from.Nodes(ctx)
 	if err != nil {
-		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, kernels and runtimes, which needs the verb "+
-			"list on nodes: %v", err))
+		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, kernels and runtimes%s: %v",
+			cluster.Needs("the verb list on nodes", err), err))
 	}
 	s.NotLookedAt = append(s.NotLookedAt, s.Unlisted...)
 	for _, set := range sets {
@@ -130,8 +130,8 @@ func wrapped(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("there is no agent's pod, and its DaemonSet could not be looked for, which needs the verb list on "+
-		"daemonsets.apps: %w", err)
+	return fmt.Errorf("there is no agent's pod, and its DaemonSet could not be looked for%s: %w",
+		cluster.Needs("the verb list on daemonsets.apps", err), err)
 }
 
 // in returns a text about a namespace, "" for all.
@@ -274,9 +274,11 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 func (n *Node) findUnasked(pod corev1.Pod, err error) {
 	kubectl := "kubectl -n " + pod.Namespace
 	verdict, what := NotAsked, "its agent could not be asked: "+err.Error()
-	next := "it needs the verbs get and create on pods/exec in namespace " + pod.Namespace +
-		", and an agent that answers: " + kubectl + " logs " + pod.Name
-	if n.CannotAnswer() {
+	next := "see whether it answers: " + kubectl + " logs " + pod.Name
+	switch {
+	case cluster.LacksRight(err):
+		next = "it needs " + cluster.RightToAsk(pod.Namespace)
+	case n.CannotAnswer():
 		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade the agents to the "+
 			"release of this tool: helm upgrade (docs/operation.md, Upgrade)"
 	}

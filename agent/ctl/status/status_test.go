@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +17,9 @@ import (
 	"github.com/istio-pod-network/controller/internal/golden"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // fake is a cluster in memory.
@@ -45,6 +48,14 @@ func (f *fake) DaemonSets(context.Context, string) ([]appsv1.DaemonSet, error) {
 func (f *fake) AskNode(_ context.Context, agent corev1.Pod) (inspect.Node, error) {
 	return f.answers[agent.Name], f.errs[agent.Name]
 }
+
+// forbidden returns the API server's error for a missing right.
+func forbidden(what string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New(`User "reader" cannot`))
+}
+
+// errAway is the error of requests while the API server is away.
+var errAway = errors.New("connect: connection refused")
 
 // two returns a cluster with two nodes that are well, and one that should have no agent.
 func two() *fake {
@@ -152,23 +163,28 @@ func TestStatus(t *testing.T) {
 			f.change(func(n *inspect.Node) { n.Plugin, n.Installation = inspect.Plugin{}, inspect.Installation{} })
 		}, outcome.Well},
 		"forbidden": {func(f *fake) {
-			f.errs["agent-node-b"] = errors.New(`pods "agent-node-b" is forbidden: User "reader" cannot create resource ` +
-				`"pods/exec" in API group "" in the namespace "mesh-network"`)
+			f.errs["agent-node-b"] = apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "agent-node-b",
+				errors.New(`User "reader" cannot create resource "pods/exec" in API group "" in the namespace "mesh-network"`))
 		}, outcome.NotAsked},
 		"not-ready-and-forbidden": {func(f *fake) {
-			f.errs["agent-node-b"], f.agents[1].Status.Conditions = errors.New("forbidden"), nil
+			f.errs["agent-node-b"], f.agents[1].Status.Conditions = forbidden("pods/exec"), nil
 		}, outcome.NotWell},
 		"older": {func(f *fake) {
 			f.errs["agent-node-b"] = errors.New(`istio-pod-network-agent: unexpected argument "inspect"; valid: flags`)
 		}, outcome.NotAsked},
 		"few-rights": {func(f *fake) {
 			f.nodes, f.sets = nil, nil
-			f.errs["nodes"], f.errs["daemonsets"] = errors.New("forbidden"), errors.New("forbidden")
+			f.errs["nodes"], f.errs["daemonsets"] = forbidden("nodes"), forbidden("daemonsets")
 		}, outcome.NotAsked},
-		"no-nodes":      {func(f *fake) { f.nodes, f.errs["nodes"] = nil, errors.New("forbidden") }, outcome.NotAsked},
-		"no-daemonsets": {func(f *fake) { f.sets, f.errs["daemonsets"] = nil, errors.New("forbidden") }, outcome.NotAsked},
+		"unanswered": {func(f *fake) { f.errs["agent-node-b"] = errAway }, outcome.NotAsked},
+		"nodes-away": {func(f *fake) {
+			f.nodes, f.sets = nil, nil
+			f.errs["nodes"], f.errs["daemonsets"] = errAway, errAway
+		}, outcome.NotAsked},
+		"no-nodes":      {func(f *fake) { f.nodes, f.errs["nodes"] = nil, forbidden("nodes") }, outcome.NotAsked},
+		"no-daemonsets": {func(f *fake) { f.sets, f.errs["daemonsets"] = nil, forbidden("daemonsets") }, outcome.NotAsked},
 		"no-nodes-not-well": {func(f *fake) {
-			f.nodes, f.errs["nodes"] = nil, errors.New("forbidden")
+			f.nodes, f.errs["nodes"] = nil, forbidden("nodes")
 			f.change(func(n *inspect.Node) { n.Ready = false })
 		}, outcome.NotWell},
 		"rolling-out": {func(f *fake) { f.rollOut(2, 1) }, outcome.Well},
@@ -247,9 +263,9 @@ func TestAnswers(t *testing.T) {
 // If nothing can be asked, nothing is written.
 func TestUnasked(t *testing.T) {
 	for name, f := range map[string]*fake{
-		"the verb list on pods":            {errs: map[string]error{"agents": errors.New("forbidden")}},
-		"the verb list on daemonsets.apps": {errs: map[string]error{"daemonsets": errors.New("forbidden")}},
-		"a right is missing":               {sets: two().sets, errs: map[string]error{"nodes": errors.New("forbidden")}},
+		"the verb list on pods":            {errs: map[string]error{"agents": forbidden("agents")}},
+		"the verb list on daemonsets.apps": {errs: map[string]error{"daemonsets": forbidden("daemonsets")}},
+		"what was not looked at says why":  {sets: two().sets, errs: map[string]error{"nodes": forbidden("nodes")}},
 		"install the chart":                {},
 		"selector and affinity":            {sets: two().sets},
 	} {
@@ -257,6 +273,12 @@ func TestUnasked(t *testing.T) {
 		err := options{}.run(t.Context(), f, output.Writer{Out: &out})
 		if outcome.StatusOf(err) != outcome.NotAsked || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, %q, want %s", err, out.String(), name)
+		}
+	}
+	for _, what := range []string{"agents", "daemonsets"} {
+		err := options{}.run(t.Context(), &fake{errs: map[string]error{what: errAway}}, output.Writer{Out: io.Discard})
+		if outcome.StatusOf(err) != outcome.NotAsked || !errors.Is(err, errAway) || strings.Contains(err.Error(), "needs") {
+			t.Errorf("the API server is away: %v", err)
 		}
 	}
 }
@@ -317,7 +339,7 @@ func TestWaitForRollout(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 	f = two()
-	f.sets, f.errs["daemonsets"] = nil, errors.New("forbidden")
+	f.sets, f.errs["daemonsets"] = nil, forbidden("daemonsets")
 	err = (options{wait: true, timeout: time.Hour}).run(t.Context(), f, output.Writer{Out: &out})
 	if outcome.StatusOf(err) != outcome.NotAsked {
 		t.Error(err)

@@ -18,7 +18,8 @@ func (h *helped) Unwrap() error { return h.error }
 // What to do about errors.
 const (
 	slow      = "See whether the agent runs (istio-pod-networkctl status), and make another archive."
-	otherwise = "Make another archive with the rights that istio-pod-networkctl sysdump --help names."
+	refused   = "Make another archive with the rights that istio-pod-networkctl sysdump --help names."
+	otherwise = "Make another archive once the reason is gone."
 )
 
 // nextOf returns what to do about something that could not be read.
@@ -31,6 +32,8 @@ func nextOf(err error) string {
 		return cluster.NextCannotAnswer
 	case errors.Is(err, context.DeadlineExceeded):
 		return slow
+	case cluster.LacksRight(err):
+		return refused
 	}
 	return otherwise
 }

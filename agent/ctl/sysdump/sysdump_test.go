@@ -167,8 +167,9 @@ func TestUnread(t *testing.T) {
 	f := newFake(t)
 	for _, what := range []string{"version", "nodes", "pods", "events", "clusterroles", "inspect node", "log", "previous",
 		"metrics"} {
-		f.errs[what] = errors.New("forbidden: " + what)
+		f.errs[what] = apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New(`User "reader" cannot`))
 	}
+	f.errs["log"] = errors.New("connect: connection refused")
 	f.errs["inspect files"] = errors.New(`istio-pod-network-agent inspect: unexpected argument "files"; valid: node`)
 	files, stderr, err := dumped(t, options{}, f, output.Writer{})
 	if !errors.Is(err, outcome.ErrNotWell) {

@@ -86,7 +86,7 @@ func (s *Space) claim(ctx context.Context, say func(string)) error {
 		case err == nil:
 			return nil
 		case !apierrors.IsAlreadyExists(err):
-			return fmt.Errorf("making namespace %s, which needs the verb create on namespaces: %w", s.Name, err)
+			return fmt.Errorf("making namespace %s%s: %w", s.Name, cluster.Needs("the verb create on namespaces", err), err)
 		}
 		if err := s.makeWay(ctx, say); err != nil {
 			return err
@@ -125,7 +125,7 @@ func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("reading namespace %s, which needs the verb get on it: %w", s.Name, err)
+		return nil, fmt.Errorf("reading namespace %s%s: %w", s.Name, cluster.Needs("the verb get on it", err), err)
 	case there.Labels[LabelKey] != s.Name:
 		return nil, fmt.Errorf("namespace %s is there without the label %s=%s: somebody else has made it, and it is left "+
 			"alone", s.Name, LabelKey, s.Name)
@@ -139,7 +139,7 @@ func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
 		err := s.namespaces.Delete(ctx, s.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &there.UID}})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("deleting it, which needs the verb delete on it: %w", err)
+			return fmt.Errorf("deleting it%s: %w", cluster.Needs("the verb delete on it", err), err)
 		}
 	}
 	for {
@@ -246,7 +246,8 @@ func (s *Space) Furnish(
 	_, err = core.ServiceAccounts(s.Name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
 		metav1.CreateOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("making a service account, which needs the verb create on serviceaccounts: %w", err)
+		return nil, fmt.Errorf("making a service account%s: %w",
+			cluster.Needs("the verb create on serviceaccounts", err), err)
 	}
 	for _, reference := range pulls {
 		secret, err := core.Secrets(from).Get(ctx, reference.Name, metav1.GetOptions{})
@@ -257,7 +258,8 @@ func (s *Space) Furnish(
 		}
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("images that need the pull secret %s, which could not be copied from "+
-				"namespace %s (the verbs get on secrets there, and create on secrets): %v", reference.Name, from, err))
+				"namespace %s%s: %v", reference.Name, from,
+				cluster.Needs("the verbs get on secrets there, and create on secrets", err), err))
 		}
 	}
 	return missing, nil

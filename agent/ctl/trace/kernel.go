@@ -76,9 +76,8 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 		agent, err := from.AgentOn(ctx, o.agents, node)
 		switch {
 		case err != nil:
-			return answer{unasked: fmt.Sprintf("the agent of %s is not known (it needs the verb list on pods in the agents' "+
-				"namespace): %v", node, err), next: "Look again with that right in all namespaces, or name the agents' by " +
-				"--agents-namespace."}
+			return answer{unasked: fmt.Sprintf("the agent of %s is not known%s: %v", node,
+				cluster.Needs("the verb list on pods in the agents' namespace", err), err), next: cluster.NextUnlisted(err)}
 		case agent == nil:
 			return answer{unasked: "no agent runs on " + node, next: cluster.NextNoAgent}
 		}
@@ -92,9 +91,9 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 			return answer{unasked: "the agent is of a release that cannot tell",
 				next: cluster.NextCannotAnswer}
 		case err != nil:
-			return answer{unasked: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
-				"%s): %v", agent.Namespace, err), next: "Look again with that right. If it is there, see whether the agent runs: " +
-				"istio-pod-networkctl status"}
+			return answer{unasked: fmt.Sprintf("the agent does not answer%s: %v",
+				cluster.Needs(cluster.RightToAsk(agent.Namespace), err), err),
+				next: cluster.NextUnasked(agent.Namespace, err)}
 		}
 		if told.UID != "" && told.UID != string(e.Pod().UID) {
 			return answer{unasked: "the agent still sees an earlier pod of this name", next: "Look again in a moment."}

@@ -18,7 +18,9 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // fake is a cluster in memory, with the pod shop/cart-0 and an agent. It only answers what the decision about the pod
@@ -27,6 +29,14 @@ type fake struct {
 	config string
 	errs   map[string]error // by what is read
 }
+
+// forbidden returns the API server's error for a missing right.
+func forbidden(what string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New(`User "reader" cannot`))
+}
+
+// errAway is the error of requests while the API server is away.
+var errAway = errors.New("connect: connection refused")
 
 func (f *fake) Pod(_ context.Context, namespace, name string) (*corev1.Pod, error) {
 	if namespace != "shop" || name != "cart-0" {
@@ -82,8 +92,10 @@ func TestLive(t *testing.T) {
 		status int
 	}{
 		"live.txt": {&fake{config: settings}, []string{"shop/cart-0"}, outcome.Well},
-		"live-few-rights.txt": {&fake{errs: map[string]error{"namespaces": errors.New("forbidden"),
-			"configmaps": errors.New("forbidden")}}, []string{"shop/cart-0"}, outcome.Well},
+		"live-few-rights.txt": {&fake{errs: map[string]error{"namespaces": forbidden("namespaces"),
+			"configmaps": forbidden("configmaps")}}, []string{"shop/cart-0"}, outcome.Well},
+		"live-away.txt": {&fake{errs: map[string]error{"namespaces": errAway, "configmaps": errAway}},
+			[]string{"shop/cart-0"}, outcome.Well},
 		"live-one-missing.txt": {&fake{config: settings}, []string{"shop/cart-0", "shop/none"}, outcome.NotAsked},
 		"":                     {&fake{config: settings}, []string{"shop/none"}, outcome.NotAsked},
 	} {

@@ -172,15 +172,15 @@ func (o options) end(
 func (o options) run(ctx context.Context, from *cluster.Cluster, p *temporary.Progress) (v Verification, err error) {
 	sets, err := from.DaemonSets(ctx, o.namespace)
 	if err != nil {
-		return v, outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets, which needs the verb list on daemonsets: %w",
-			err))
+		return v, outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets%s: %w",
+			cluster.Needs("the verb list on daemonsets", err), err))
 	}
 	if len(sets) == 0 {
 		return v, outcome.Unasked(cluster.ErrNoAgent)
 	}
 	all, err := from.Nodes(ctx)
 	if err != nil {
-		return v, outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
+		return v, outcome.Unasked(fmt.Errorf("listing the nodes%s: %w", cluster.Needs("the verb list on nodes", err), err))
 	}
 	var wanted []corev1.Node
 	for _, node := range all {

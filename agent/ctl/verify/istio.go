@@ -57,8 +57,8 @@ func (o options) injection(ctx context.Context, from *cluster.Cluster, k kit) (*
 	}
 	all, err := from.MutatingWebhooks(ctx)
 	if err != nil {
-		return nil, outcome.Unasked(fmt.Errorf("listing the webhooks that inject, which needs the verb list on "+
-			"mutatingwebhookconfigurations: %w", err))
+		return nil, outcome.Unasked(fmt.Errorf("listing the webhooks that inject%s: %w",
+			cluster.Needs("the verb list on mutatingwebhookconfigurations", err), err))
 	}
 	m := &mesh{create: o.create}
 	if m.create == nil {
@@ -151,8 +151,8 @@ func (v *verifier) hold(ctx context.Context) error {
 			return fmt.Errorf("the cluster does not know %s.%s of Istio's: install its chart base: %w", object.resource,
 				object.group, err)
 		case err != nil:
-			return fmt.Errorf("making a %s in the temporary namespace, which needs the verb create on %s.%s: %w", object.kind,
-				object.resource, object.group, err)
+			return fmt.Errorf("making a %s in the temporary namespace%s: %w", object.kind,
+				cluster.Needs("the verb create on "+object.resource+"."+object.group, err), err)
 		}
 	}
 	return nil
@@ -167,8 +167,8 @@ func (v *verifier) prepare(ctx context.Context, node string) (notes []string, er
 	tried, err := v.core.Pods(Namespace).Create(ctx, v.kit.injectedPod("mesh-try", node, v.kit.app()),
 		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
-		return nil, fmt.Errorf("a pod that Istio injects could not be made, which needs the verb create on pods: %w; %s", err,
-			remedy(err))
+		return nil, fmt.Errorf("a pod that Istio injects could not be made%s: %w; %s",
+			cluster.Needs("the verb create on pods", err), err, remedy(err))
 	}
 	operator, err := v.operator(ctx)
 	if err != nil {
@@ -210,8 +210,8 @@ func (v *verifier) operator(ctx context.Context) (explain.Operator, error) {
 			return operator, nil
 		}
 	}
-	return explain.DefaultOperator(), fmt.Errorf("the operator's settings, for which the plugin's defaults were taken "+
-		"(the verb get on ConfigMap %s in namespace %s): %w", cluster.SettingsMap, v.agents, err)
+	return explain.DefaultOperator(), fmt.Errorf("the operator's settings, for which the plugin's defaults were taken"+
+		"%s: %w", cluster.Needs("the verb get on ConfigMap "+cluster.SettingsMap+" in namespace "+v.agents, err), err)
 }
 
 // remedy returns what to do about a pod that was refused.

@@ -315,7 +315,8 @@ func TestNotInjected(t *testing.T) {
 		"no istiod": {of(), options{}, outcome.NotAsked, "no webhook of Istio's injects in this cluster"},
 		"no right": {func(f *fakeCluster) {
 			f.PrependReactor("list", "mutatingwebhookconfigurations", func(kubetesting.Action) (bool, runtime.Object, error) {
-				return true, nil, errors.New("forbidden")
+				return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "webhooks"}, "",
+					errors.New(`User "reader" cannot list`))
 			})
 		}, options{}, outcome.NotAsked, "the verb list on mutatingwebhookconfigurations"},
 		"two revisions":   {of(canary, stable), options{}, outcome.Misused, "valid: some of canary, stable"},
@@ -335,7 +336,7 @@ func TestNotInjected(t *testing.T) {
 		}}, outcome.NotAsked, "does not know sidecars.networking.istio.io"},
 		"no right to make one": {of(ofDefault), options{create: func(_ context.Context, r schema.GroupVersionResource,
 			_ string, _ *unstructured.Unstructured) error {
-			return apierrors.NewForbidden(r.GroupResource(), "default", errors.New("no"))
+			return apierrors.NewForbidden(r.GroupResource(), "default", errors.New(`User "reader" cannot`))
 		}}, outcome.NotAsked, "the verb create on sidecars.networking.istio.io"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,8 +35,8 @@ func (v *verifier) proveInjected(ctx context.Context, n Node, number int) Node {
 	v.progress.Step(node, "the peer and a pod of the mesh start")
 	service, err := v.core.Services(Namespace).Create(ctx, serviceOf(name(serverName)), metav1.CreateOptions{})
 	if err != nil {
-		n.find(NotProven, fmt.Sprintf("a Service could not be made, which needs the verb create on services: %v",
-			cmp.Or(context.Cause(ctx), err)), "see what refuses it")
+		n.find(NotProven, fmt.Sprintf("a Service could not be made%s: %v",
+			cluster.Needs("the verb create on services", err), cmp.Or(context.Cause(ctx), err)), "see what refuses it")
 		return n
 	}
 	var peer *corev1.Pod

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -54,8 +56,11 @@ type kit struct {
 func readKit(ctx context.Context, core typedcore.CoreV1Interface, namespace, image string) (k kit, err error) {
 	source := fmt.Sprintf("ConfigMap %s in namespace %s", configMap, namespace)
 	object, err := core.ConfigMaps(namespace).Get(ctx, configMap, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return k, fmt.Errorf("reading %s, which the release of the agents has to have: %w", source, err)
+	}
 	if err != nil {
-		return k, fmt.Errorf("reading %s, which needs the verb get on it, and a release that has it: %w", source, err)
+		return k, fmt.Errorf("reading %s%s: %w", source, cluster.Needs("the verb get on it", err), err)
 	}
 	if err := yaml.Unmarshal([]byte(object.Data[podKey]), &k.pod); err != nil {
 		return k, fmt.Errorf("%s, key %s: %w", source, podKey, err)

@@ -102,8 +102,8 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 	pods := v.core.Pods(Namespace)
 	last, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
-		n.find(NotProven, fmt.Sprintf("%s could not be made, which needs the verb create on pods: %v", what,
-			cmp.Or(context.Cause(ctx), err)), "see what refuses it")
+		n.find(NotProven, fmt.Sprintf("%s could not be made%s: %v", what,
+			cluster.Needs("the verb create on pods", err), cmp.Or(context.Cause(ctx), err)), "see what refuses it")
 		return nil, false
 	}
 	for {
@@ -240,7 +240,8 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 	events, err := v.core.Events(Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
 	if err != nil {
-		return NotProven, fmt.Sprintf("its Events could not be read (the verb list on events): %v", err), status
+		return NotProven, fmt.Sprintf("its Events could not be read%s: %v",
+			cluster.Needs("the verb list on events", err), err), status
 	}
 	why = strings.Join(strings.Fields(fmt.Sprintf("it is %s %s %s", pod.Status.Phase, pod.Status.Reason,
 		pod.Status.Message)), " ")
@@ -276,7 +277,7 @@ func logsOf(core typedcore.CoreV1Interface) logs {
 func (v *verifier) log(ctx context.Context, pod, container string) string {
 	data, err := v.logs(ctx, pod, container)
 	if err != nil {
-		return fmt.Sprintf("its log could not be read (the verb get on pods/log): %v\n", err)
+		return fmt.Sprintf("its log could not be read%s: %v\n", cluster.Needs("the verb get on pods/log", err), err)
 	}
 	return strings.TrimRight(string(data), "\n") + "\n"
 }

@@ -29,7 +29,7 @@ func TestReportOfFailure(t *testing.T) {
 	}{
 		"no namespace": {func(f *fakeCluster, _ context.CancelCauseFunc) {
 			f.PrependReactor("create", "namespaces", func(kubetesting.Action) (bool, runtime.Object, error) {
-				return true, nil, apierrors.NewForbidden(corev1.Resource("namespaces"), "", errors.New("no right"))
+				return true, nil, apierrors.NewForbidden(corev1.Resource("namespaces"), "", errors.New(`User "reader" cannot`))
 			})
 		}, options{}, "the verb create on namespaces", true},
 		"no agent": {func(*fakeCluster, context.CancelCauseFunc) {}, options{namespace: "other"},

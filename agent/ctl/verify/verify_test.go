@@ -227,7 +227,7 @@ func TestUnasked(t *testing.T) {
 	forbid := func(verb, resource string) func(*fakeCluster) {
 		return func(f *fakeCluster) {
 			f.PrependReactor(verb, resource, func(kubetesting.Action) (bool, runtime.Object, error) {
-				return true, nil, apierrors.NewForbidden(corev1.Resource(resource), "", errors.New("no right"))
+				return true, nil, apierrors.NewForbidden(corev1.Resource(resource), "", errors.New(`User "reader" cannot`))
 			})
 		}
 	}

@@ -75,7 +75,7 @@ func TestVersion(t *testing.T) {
 			s.Items[1].Agent.Plugin, s.Items[1].Agent.Installation = inspect.Plugin{}, inspect.Installation{}
 		}, outcome.Well},
 		"unlisted": {"v1.4.0", func(s *status.Status) {
-			s.Unlisted = []string{"nodes that lack an agent, which needs the verb list on nodes: forbidden"}
+			s.Unlisted = []string{"nodes that lack an agent (it needs the verb list on nodes): forbidden"}
 		}, outcome.NotAsked},
 		"fewer-questions": {"v1.4.0", func(s *status.Status) { s.Items[1].Agent.Questions = []string{} }, outcome.Well},
 	} {
