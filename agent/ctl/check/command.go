@@ -107,7 +107,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 
 func (o options) run(ctx context.Context, from Source, w output.Writer, tool string) error {
 	if o.cleanup {
-		s := temporary.NewSpace(space, from.Core.Namespaces(), o.probe.pace, o.tool)
+		s := temporary.NewSpace(space, from.Core, o.probe.pace, o.tool)
 		return s.Clean(ctx, o.probe.timeout, w)
 	}
 	probes := func(context.Context, *Check) error { return nil }

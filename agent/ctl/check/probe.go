@@ -188,7 +188,7 @@ func (p prober) pod(name, node string) *corev1.Pod {
 // the pods.
 func (p prober) all(ctx context.Context, nodes []string) (found []probed, missing []string, err error) {
 	found = make([]probed, len(nodes))
-	s := temporary.NewSpace(space, p.core.Namespaces(), p.pace, p.tool)
+	s := temporary.NewSpace(space, p.core, p.pace, p.tool)
 	err = s.In(ctx, p.timeout, p.progress, func(ctx context.Context) (err error) {
 		if missing, err = s.Furnish(ctx, p.core, probeName, p.agents, p.values.PullSecrets); err != nil {
 			return err

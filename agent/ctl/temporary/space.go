@@ -57,16 +57,16 @@ const releaseTimeout = 2 * time.Minute
 // Space is the temporary namespace of one run.
 type Space struct {
 	Kind
-	namespaces typedcore.NamespaceInterface
-	pace       Pace
-	tool       string // the user's name for this program
-	run        string
-	made       bool // it was created, or that is unknown because there was no answer
+	core typedcore.CoreV1Interface
+	pace Pace
+	tool string // the user's name for this program
+	run  string
+	made bool // it was created, or that is unknown because there was no answer
 }
 
 // NewSpace returns a namespace that is not created yet.
-func NewSpace(k Kind, namespaces typedcore.NamespaceInterface, p Pace, tool string) *Space {
-	return &Space{Kind: k, namespaces: namespaces, pace: p, tool: tool, run: rand.Text()}
+func NewSpace(k Kind, core typedcore.CoreV1Interface, p Pace, tool string) *Space {
+	return &Space{Kind: k, core: core, pace: p, tool: tool, run: rand.Text()}
 }
 
 // claim creates the namespace. It first removes one that a killed run has left.
@@ -77,7 +77,7 @@ func (s *Space) claim(ctx context.Context, say func(string)) error {
 		labels[s.Inject[0]] = s.Inject[1]
 	}
 	for {
-		_, err := s.namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		_, err := s.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: s.Name, Labels: labels, Annotations: map[string]string{s.RunKey(): s.run, s.BeatKey(): "0"},
 		}}, metav1.CreateOptions{})
 		var refused apierrors.APIStatus
@@ -120,7 +120,7 @@ func (s *Space) makeWay(ctx context.Context, say func(string)) error {
 
 // ours returns the namespace, nil if it does not exist. One that somebody else has created is an error.
 func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
-	there, err := s.namespaces.Get(ctx, s.Name, metav1.GetOptions{})
+	there, err := s.core.Namespaces().Get(ctx, s.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
@@ -136,26 +136,26 @@ func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
 // remove deletes the namespace and waits until it is gone.
 func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
 	if there.DeletionTimestamp == nil {
-		err := s.namespaces.Delete(ctx, s.Name, metav1.DeleteOptions{
+		err := s.core.Namespaces().Delete(ctx, s.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &there.UID}})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("deleting it%s: %w", cluster.Needs("the verb delete on it", err), err)
 		}
 	}
 	for {
-		now, err := s.namespaces.Get(ctx, s.Name, metav1.GetOptions{})
+		now, err := s.core.Namespaces().Get(ctx, s.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
 			return nil
 		}
 		if !cluster.Pause(ctx, s.pace.Poll) {
-			return errors.Join(context.Cause(ctx), fmt.Errorf("namespace %s is still being removed", s.Name))
+			return fmt.Errorf("%w: %w", context.Cause(ctx), s.stays(ctx))
 		}
 	}
 }
 
 // release removes the namespace if it belongs to this run.
 func (s *Space) release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, releaseTimeout, Late(releaseTimeout))
 	defer cancel()
 	there, err := s.ours(ctx)
 	if err != nil || there == nil || there.Annotations[s.RunKey()] != s.run {
@@ -168,7 +168,7 @@ func (s *Space) release(ctx context.Context) error {
 func (s *Space) live(ctx context.Context, lost func(error)) {
 	for i := 1; cluster.Pause(ctx, s.pace.Beat); i++ {
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: "%d"}}}`, s.BeatKey(), i)
-		_, err := s.namespaces.Patch(ctx, s.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		_, err := s.core.Namespaces().Patch(ctx, s.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		if apierrors.IsNotFound(err) {
 			lost(fmt.Errorf("somebody has removed namespace %s", s.Name))
 			return
@@ -186,7 +186,7 @@ func (s *Space) In(ctx context.Context, within time.Duration, p *Progress, do fu
 		}
 		p.Say("removing namespace " + s.Name)
 		if left := s.release(context.WithoutCancel(ctx)); left != nil {
-			p.Warn(fmt.Sprintf("namespace %s is left: %v; %s %s removes it", s.Name, left, s.tool, s.Cleanup))
+			p.Warn(fmt.Sprintf("namespace %s is left: %v. To remove it later: %s %s", s.Name, left, s.tool, s.Cleanup))
 		}
 	}()
 	claiming, cancel := context.WithTimeoutCause(ctx, within, Late(within))

@@ -157,7 +157,7 @@ func (o options) end(
 	var result Verification
 	err := ask(func(ctx context.Context, from *cluster.Cluster) (err error) {
 		if o.cleanup {
-			return temporary.NewSpace(space, from.Core.Namespaces(), o.pace, o.tool).Clean(ctx, o.timeout, w)
+			return temporary.NewSpace(space, from.Core, o.pace, o.tool).Clean(ctx, o.timeout, w)
 		}
 		result, err = o.run(ctx, from, p)
 		return err

@@ -123,7 +123,7 @@ func (f *fakeCluster) warnedAt(p *corev1.Pod, at time.Time, reason, message stri
 		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace,
 			Name: fmt.Sprint(p.Name, strings.ToLower(reason), at.Unix())},
 		Type: corev1.EventTypeWarning, Reason: reason, Message: message,
-		InvolvedObject: corev1.ObjectReference{UID: p.UID},
+		InvolvedObject: corev1.ObjectReference{Name: p.Name, UID: p.UID},
 		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at),
 	}, Namespace)
 }

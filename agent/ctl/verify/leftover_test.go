@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kubetesting "k8s.io/client-go/testing"
@@ -106,5 +108,60 @@ func TestAlive(t *testing.T) {
 	status, stdout, _, err := f.run(t.Context(), options{}, output.Table)
 	if status != outcome.NotAsked || !strings.Contains(stdout, "somebody has removed namespace") {
 		t.Errorf("status %d, %v:\n%s", status, err, stdout)
+	}
+}
+
+// If kubelets cannot end pods, because the runtime cannot take their networks down, the error names the pods, says what
+// a kubelet says, and how to get rid of them. Without the right to list pods it has what the kubelet says.
+func TestStays(t *testing.T) {
+	const message = `error killing pod: failed to destroy network: failed to find plugin "istio-pod-network" in path`
+	const next = "kubectl -n istio-pod-network-verify delete pods --all --force --grace-period=0"
+	why := []string{"not within 50ms: ", "still being removed", "The kubelet says of mesh-0: " + message + ".",
+		"istio-pod-networkctl status says", next}
+	for name, test := range map[string]struct {
+		pods bool
+		err  error // of the list of pods
+		says []string
+		not  string
+	}{
+		"pods": {true, nil, append(why, "pods that stay: mesh-0 on node-b, peer-0 on node-a."), "it needs"},
+		"no right": {true, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New(`User "reader" cannot`)),
+			append(why, "could not be read (it needs the verb list on pods): pods is forbidden"), "peer-0"},
+		"no answer": {true, errors.New("connection refused"),
+			[]string{"not within 50ms: ", "could not be read: connection refused"}, next},
+		"no pod": {false, nil, []string{"kubectl get namespace istio-pod-network-verify -o yaml"}, next},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			going := left(space.Labels())
+			going.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+			going.Finalizers = []string{"kubernetes"}
+			if err := f.Tracker().Add(going); err != nil {
+				t.Fatal(err)
+			}
+			for pod, node := range map[string]string{"peer-0": "node-a", "mesh-0": "node-b"} {
+				p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: pod}}
+				if p.Spec.NodeName = node; test.pods {
+					if err := f.Tracker().Add(p); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			mesh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "mesh-0", UID: "u"}}
+			f.warned(mesh, "FailedKillPod", message)
+			f.warned(mesh, "Unhealthy", "not ready")
+			f.PrependReactor("list", "pods", func(kubetesting.Action) (bool, runtime.Object, error) {
+				return test.err != nil, nil, test.err
+			})
+			status, stdout, _, err := f.run(t.Context(), options{cleanup: true, timeout: short}, output.Table)
+			if status != outcome.NotAsked || stdout != "" || strings.Contains(fmt.Sprint(err), test.not) {
+				t.Errorf("status %d, %v: %s", status, err, stdout)
+			}
+			for _, says := range test.says {
+				if !strings.Contains(fmt.Sprint(err), says) {
+					t.Errorf("no %q: %v", says, err)
+				}
+			}
+		})
 	}
 }

@@ -127,7 +127,7 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 	if v.mesh != nil {
 		result.Istio, kind = &v.mesh.Injected, v.mesh.space()
 	}
-	s := temporary.NewSpace(kind, v.core.Namespaces(), v.pace, v.tool)
+	s := temporary.NewSpace(kind, v.core, v.pace, v.tool)
 	err = s.In(ctx, v.timeout, v.progress, func(ctx context.Context) error {
 		if err := v.outfit(ctx, s, nodes[0], &result); err != nil {
 			return err
