@@ -116,6 +116,19 @@ func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	r.allowed("developer", what)
 }
 
+// granted gives a user a cluster role in all namespaces, until the end of the test.
+func (r *rig) granted(user, role string) {
+	r.Helper()
+	bindings := nodes.Client.RbacV1().ClusterRoleBindings()
+	binding, err := bindings.Create(r.ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: user + "-"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName,
+			Kind: "ClusterRole", Name: role},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}, metav1.CreateOptions{})
+	must(r, err)
+	r.Cleanup(func() { must(r, ignoreNotFound(bindings.Delete(r.ctx, binding.Name, metav1.DeleteOptions{}))) })
+}
+
 // allowed waits until a user may do something. The API server sees a binding with a delay.
 func (r *rig) allowed(user string, what authorizationv1.ResourceAttributes) {
 	r.Helper()

@@ -37,18 +37,12 @@ func (r *rig) verifyIsThere() bool {
 // that user.
 func (r *rig) asVerifier() string {
 	r.Helper()
-	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "verifier"}}
-	meta := metav1.ObjectMeta{Name: "somebody-verifies"}
-	all, here := nodes.Client.RbacV1().ClusterRoleBindings(), nodes.Client.RbacV1().RoleBindings(system)
-	r.Cleanup(func() {
-		must(r, errors.Join(ignoreNotFound(all.Delete(r.ctx, meta.Name, metav1.DeleteOptions{})),
-			ignoreNotFound(here.Delete(r.ctx, meta.Name, metav1.DeleteOptions{}))))
-	})
-	_, err := all.Create(r.ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: verifier}}, metav1.CreateOptions{})
-	must(r, err)
-	_, err = here.Create(r.ctx, &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: verifier}}, metav1.CreateOptions{})
+	r.granted("verifier", verifier)
+	meta, bindings := metav1.ObjectMeta{Name: "somebody-verifies"}, nodes.Client.RbacV1().RoleBindings(system)
+	r.Cleanup(func() { must(r, ignoreNotFound(bindings.Delete(r.ctx, meta.Name, metav1.DeleteOptions{}))) })
+	_, err := bindings.Create(r.ctx, &rbacv1.RoleBinding{ObjectMeta: meta,
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "verifier"}},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: verifier}}, metav1.CreateOptions{})
 	must(r, err)
 	r.allowed("verifier", authorizationv1.ResourceAttributes{Verb: "create", Resource: "namespaces"})
 	r.allowed("verifier", authorizationv1.ResourceAttributes{Verb: "get", Resource: "configmaps", Namespace: system,
