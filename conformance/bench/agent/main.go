@@ -32,7 +32,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.n, "n", 60, "pods that are added one after the other")
-	flag.IntVar(&o.burst, "burst", 110, "records that appear at once")
+	flag.IntVar(&o.burst, "burst", 250, "records that appear at once")
 	flag.IntVar(&o.pods, "pods", 250, "pods on the agent's node")
 	flag.IntVar(&o.cluster, "cluster", 5000, "pods in the cluster in the second part")
 	flag.IntVar(&o.spaces, "namespaces", 10000, "namespaces in the cluster in the third part")
