@@ -193,9 +193,9 @@ func TestNoIPv6(t *testing.T) {
 // TestNoIPv6Kernel writes several times to a kernel without IPv6 (ipv6.disable=1). This machine's kernel has IPv6: its
 // IPv6 rules belong to somebody else and stay.
 func TestNoIPv6Kernel(t *testing.T) {
-	saved := ipv6Sysctls
-	ipv6Sysctls = filepath.Join(t.TempDir(), "none")
-	t.Cleanup(func() { ipv6Sysctls = saved })
+	addresses, sysctls := ipv6Addresses, ipv6Sysctls
+	t.Cleanup(func() { ipv6Addresses, ipv6Sysctls = addresses, sysctls })
+	ipv6Addresses, ipv6Sysctls = filepath.Join(t.TempDir(), "none"), filepath.Join(t.TempDir(), "none")
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
 			lab, n := newLab(t, testnet.Options{})
@@ -223,6 +223,16 @@ func TestNoIPv6Kernel(t *testing.T) {
 			}
 			compareText(t, everything(t, lab), before)
 		})
+	}
+}
+
+// TestIPv6Unknown has a kernel that does not say whether it has IPv6. Its rules are not left out.
+func TestIPv6Unknown(t *testing.T) {
+	saved := ipv6Addresses
+	t.Cleanup(func() { ipv6Addresses = saved })
+	ipv6Addresses = "/dev/null/none"
+	if rules, skipped := supported(named(t, "default")); !hasFamily(rules, redirect.IPv6) || len(skipped) > 0 {
+		t.Errorf("skipped %v", skipped)
 	}
 }
 

@@ -43,8 +43,14 @@ func skips(skipped []Skipped, what fmt.Stringer) bool {
 	return slices.ContainsFunc(skipped, func(s Skipped) bool { return s.What == what.String() })
 }
 
-// ipv6Sysctls exists if the kernel has IPv6. It does not with ipv6.disable=1 on the kernel's command line. Tests change
-// it.
+// ipv6Addresses exists if the kernel has IPv6, also in a network namespace in which sysctls disable it. It does not
+// exist with ipv6.disable=1 on the kernel's command line, or if IPv6 is a module that is not loaded (inet6_init in
+// net/ipv6/af_inet6.c). ipv6Sysctls says the same, but each network namespace makes the kernel's look for it slower:
+// the names of all namespaces are in one hash chain. A socket would say the same, too. But for a family that it does
+// not have the kernel runs modprobe (__sock_create in net/socket.c), which may give the node IPv6. Tests change it.
+var ipv6Addresses = "/proc/thread-self/net/if_inet6"
+
+// ipv6Sysctls has the sysctls of the calling thread's network namespace, if the kernel has IPv6. Tests change it.
 var ipv6Sysctls = "/proc/sys/net/ipv6"
 
 // disabledBySysctl is the reason why IPv6 is skipped in a network namespace.
@@ -97,9 +103,10 @@ func allWithout6() (bool, error) {
 	}
 }
 
-// supported removes the families that the kernel lacks, and returns their names.
+// supported removes the families that the kernel lacks, and returns their names. If the kernel does not answer, it may
+// have IPv6: without rules, what is sent in it would bypass the sidecar.
 func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
-	if _, err := os.Stat(ipv6Sysctls); err == nil {
+	if _, err := os.Stat(ipv6Addresses); !errors.Is(err, os.ErrNotExist) {
 		return rules, nil
 	}
 	rules.Addresses = without6(rules.Addresses, func(a redirect.Address) redirect.Family { return a.Family })
