@@ -6,11 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -135,24 +137,33 @@ func TestStolenToken(t *testing.T) {
 // asAgentOf returns a client with the token of the agent on a node, bound to its pod.
 func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 	r.Helper()
+	config := rest.AnonymousClientConfig(nodes.Server.Admin())
+	_, config.BearerToken = r.agentToken(n, time.Hour)
+	config.UserAgent = "istio-pod-network-agent/e2e" // its field manager
+	client, err := kubernetes.NewForConfig(config)
+	must(r, err)
+	return client
+}
+
+// agentToken returns the pod of the agent on a node, and a new token bound to that pod.
+func (r *rig) agentToken(n *cluster.Node, lifetime time.Duration) (*corev1.Pod, string) {
+	r.Helper()
+	seconds := int64(lifetime.Seconds())
 	for _, pod := range r.agents() {
 		if pod.Spec.NodeName != n.Name {
 			continue
 		}
 		token, err := nodes.Client.CoreV1().ServiceAccounts(system).CreateToken(r.ctx, pod.Spec.ServiceAccountName,
 			&authenticationv1.TokenRequest{
-				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod",
-					APIVersion: "v1", Name: pod.Name, UID: pod.UID}},
+				Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds,
+					BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name,
+						UID: pod.UID}},
 			}, metav1.CreateOptions{})
 		must(r, err)
-		config := rest.AnonymousClientConfig(nodes.Server.Admin())
-		config.BearerToken, config.UserAgent = token.Status.Token, "istio-pod-network-agent/e2e" // its field manager
-		client, err := kubernetes.NewForConfig(config)
-		must(r, err)
-		return client
+		return &pod, token.Status.Token
 	}
 	r.Fatalf("no agent on %s", n.Name)
-	return nil
+	return nil, ""
 }
 
 // unchain removes the plugin from the network configuration of the rig's node. The agent adds it again.

@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,6 +39,7 @@ func TestSandboxes(t *testing.T) {
 	resume, err := r.node.Stop("kubelet", "/var/lib/kubelet/pki") // the kubelet removes unknown sandboxes
 	must(r, err)
 	r.until(resume)
+	r.longToken(r.node) // only the kubelet renews the agent's
 	client, closed, err := r.node.CRI()
 	must(r, err)
 	r.Cleanup(func() { _ = closed() })
@@ -136,6 +141,26 @@ func (s *sandboxSoak) one() (err error) {
 		return err
 	})
 	return nil
+}
+
+// longToken gives the agent on a node a token that does not expire while the kubelet stands still. It replaces the file
+// in the pod's volume, which the agent reads again every minute. A kubelet that runs again writes its own there.
+func (r *rig) longToken(n *cluster.Node) {
+	r.Helper()
+	pod, token := r.agentToken(n, 365*24*time.Hour)
+	// "..data" is a link to the directory of the files, which are links in the volume's own directory
+	path := n.Path(fmt.Sprintf("/var/lib/kubelet/pods/%s/volumes/kubernetes.io~projected/token/..data/token", pod.UID))
+	before, err := os.Stat(path)
+	must(r, err)
+	mode := func(f *os.File) error { return f.Chmod(before.Mode().Perm()) }
+	must(r, files.Replace(path, files.Temp(filepath.Dir(path), ".replacing-"), strings.NewReader(token), mode))
+	for _, pid := range n.Processes(daemonSet) {
+		seen, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/var/run/secrets/kubernetes.io/serviceaccount/token", pid))
+		must(r, err)
+		if string(seen) != token {
+			r.Fatalf("the agent on %s does not see the token in %s", n.Name, path)
+		}
+	}
 }
 
 // config returns the part of the kubelet's sandbox configuration that the plugin needs.
