@@ -15,6 +15,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -52,6 +54,9 @@ func TestSandboxes(t *testing.T) {
 	defer func() { // also if one was stuck
 		made := int(s.made.Load() - warm)
 		r.note("%d sandboxes in %.0f s, %d of them stuck", made, time.Since(start).Seconds(), made-s.gone)
+		if again := s.again.Load(); again > 0 {
+			r.note("containerd was asked again %d times", again)
+		}
 	}()
 	for left := count; left > 0; left -= 1000 {
 		s.come(min(left, 1000))
@@ -72,6 +77,7 @@ type sandboxSoak struct {
 	client runtimev1.RuntimeServiceClient
 	marks  *marks
 	made   atomic.Int64 // number of sandboxes that were begun
+	again  atomic.Int64 // how often a busy containerd was asked again for one
 
 	mu   sync.Mutex
 	took []time.Duration // duration of RunPodSandbox
@@ -117,32 +123,75 @@ func (s *sandboxSoak) one() (err error) {
 		}
 	}()
 	start := time.Now()
-	sandbox, err := s.client.RunPodSandbox(s.ctx, &runtimev1.RunPodSandboxRequest{Config: s.config(pod)})
+	id, err := s.runSandbox(pod)
 	if err != nil {
 		return fmt.Errorf("the sandbox of %s: %w", pod.Name, err)
 	}
 	s.mu.Lock()
 	s.took = append(s.took, time.Since(start))
 	s.mu.Unlock()
-	id := sandbox.PodSandboxId
 	store := record.Store{Dir: s.node.Path(stateDir)}
 	if r, err := store.Get(id, "eth0"); err != nil || r.Decision != record.Redirect || r.PodUID != string(pod.UID) {
 		return fmt.Errorf("the record of %s is %+v, %w", pod.Name, r, err)
 	}
 	s.eventually(pod.Name+" is marked", func() bool { return s.marks.has(string(pod.UID)) })
-	// A busy containerd may give up after 2 s (io.containerd.timeout.task.state). A kubelet asks again, too.
+	s.stopSandbox(pod, id)
+	if _, err := store.Get(id, "eth0"); err == nil {
+		return fmt.Errorf("%s has a record after DEL", pod.Name)
+	}
+	s.removeSandbox(pod, id)
+	return nil
+}
+
+// runSandbox creates the sandbox of a pod, and returns its ID. A busy containerd may give up after 2 s
+// (io.containerd.timeout.task.state). Then it is asked again with the next attempt, as a kubelet does. An error of the
+// plugin has another code, and is returned.
+func (s *sandboxSoak) runSandbox(pod *corev1.Pod) (id string, err error) {
+	config := s.config(pod)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		var made *runtimev1.RunPodSandboxResponse
+		made, err = s.client.RunPodSandbox(s.ctx, &runtimev1.RunPodSandboxRequest{Config: config})
+		id = made.GetPodSandboxId()
+		code := status.Code(err)
+		if code != codes.DeadlineExceeded && code != codes.Unavailable || time.Now().After(deadline) {
+			break
+		}
+		config.Metadata.Attempt++
+		s.again.Add(1)
+	}
+	if config.Metadata.Attempt == 0 || err != nil {
+		return id, err
+	}
+	all, err := s.client.ListPodSandbox(s.ctx, &runtimev1.ListPodSandboxRequest{Filter: &runtimev1.PodSandboxFilter{
+		LabelSelector: map[string]string{podUIDLabel: string(pod.UID)}}})
+	for _, left := range all.GetItems() { // a kubelet removes what is left of an attempt
+		if left.Id != id {
+			s.stopSandbox(pod, left.Id)
+			s.removeSandbox(pod, left.Id)
+		}
+	}
+	return id, err
+}
+
+// podUIDLabel is the label in which a kubelet tells a runtime the UID of a sandbox's pod.
+const podUIDLabel = "io.kubernetes.pod.uid"
+
+// stopSandbox asks a busy containerd again, as a kubelet does.
+func (s *sandboxSoak) stopSandbox(pod *corev1.Pod, id string) {
+	s.Helper()
 	s.succeeds("stopping the sandbox of "+pod.Name, func() error {
 		_, err := s.client.StopPodSandbox(s.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id})
 		return err
 	})
-	if _, err := store.Get(id, "eth0"); err == nil {
-		return fmt.Errorf("%s has a record after DEL", pod.Name)
-	}
+}
+
+// removeSandbox asks a busy containerd again, as a kubelet does.
+func (s *sandboxSoak) removeSandbox(pod *corev1.Pod, id string) {
+	s.Helper()
 	s.succeeds("removing the sandbox of "+pod.Name, func() error {
 		_, err := s.client.RemovePodSandbox(s.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: id})
 		return err
 	})
-	return nil
 }
 
 // longToken gives the agent on a node a token that does not expire while the kubelet stands still. It replaces the file
@@ -170,7 +219,7 @@ func (s *sandboxSoak) config(pod *corev1.Pod) *runtimev1.PodSandboxConfig {
 	return &runtimev1.PodSandboxConfig{
 		Metadata: &runtimev1.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)},
 		Labels: map[string]string{"io.kubernetes.pod.name": pod.Name, "io.kubernetes.pod.namespace": pod.Namespace,
-			"io.kubernetes.pod.uid": string(pod.UID)},
+			podUIDLabel: string(pod.UID)},
 		Annotations: pod.Annotations,
 		Linux: &runtimev1.LinuxPodSandboxConfig{CgroupParent: s.node.PodGroup(),
 			SecurityContext: &runtimev1.LinuxSandboxSecurityContext{}},
