@@ -12,7 +12,7 @@ need_root
 need_go
 if [ -n "${SANDBOXES:-}" ]; then
 	[[ $SANDBOXES =~ ^[1-9][0-9]{0,8}$ ]] || refuse "SANDBOXES: invalid value \"$SANDBOXES\"" "Valid: a whole number from 1 on." 2
-	E2E_SANDBOXES=$SANDBOXES exec scripts/e2e.sh -run 'TestSandboxes' -timeout 12h
+	E2E_SANDBOXES=$SANDBOXES exec scripts/e2e.sh -run 'TestSandboxes' -timeout "$((3600 + 4 * SANDBOXES))s"
 fi
 duration=${1:-1h}
 case $duration in
@@ -31,7 +31,7 @@ set +m
 trap 'kill -TERM -- "-$fuzz" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM HUP
 status=0
-E2E_SOAK=$duration FAULTS='' scripts/e2e.sh -run 'TestAgentAwayForLong|TestSoak' -timeout 12h || status=1
+E2E_SOAK=$duration FAULTS='' scripts/e2e.sh -run 'TestAgentAwayForLong|TestSoak' -timeout "$((seconds + 4 * 3600))s" || status=1
 say "waiting for the fuzzer"
 wait "$fuzz" || status=1
 awk '/^== / {target = $2} /^fuzz: elapsed/ {split($0, field, /, */); done[target] = field[2]}
