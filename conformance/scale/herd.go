@@ -73,8 +73,10 @@ func (m *measurement) herd(h herd) error {
 		m.add(figure{What: what + ": last mark after the last pod and the last agent", Unit: "s", Noisy: true,
 			Value: max(marked.Sub(last).Seconds(), 0), Floor: trifle, Limit: limit(markedWithin)})
 	}
-	m.add(figure{What: what + ": API server", Value: p.apiserver.Seconds(), Unit: "s", Noisy: true, Floor: trifle})
-	// Of a pod that is made before its agent lists, the agent gets one object, and of later ones each change.
+	// Of a pod that is made before its agent lists, the agent gets one object, and of later ones each change. Its Events
+	// may come after the step.
+	m.add(figure{What: what + ": API server", Value: p.apiserver.Seconds(), Unit: "s", Noisy: true, Floor: trifle,
+		Printed: h.makes})
 	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true, Printed: h.makes})
 	agents := float64(len(m.fleet.nodes))
 	others := p.requests() - p.requests(markKind, eventKind)
