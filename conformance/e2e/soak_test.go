@@ -224,7 +224,7 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 	var f footprint
 	entries, _ := os.ReadDir(n.Path("/run/netns"))
 	f.netns = len(entries)
-	f.mounts = slices.Collect(strings.Lines(r.output(n.Command("cat", "/proc/self/mounts"))))
+	f.mounts = ownMounts(r.output(n.Command("cat", "/proc/self/mounts")))
 	records, unreadable := record.Store{Dir: n.Path(stateDir)}.List()
 	f.records = len(records) + len(unreadable)
 	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*",
@@ -249,6 +249,20 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 		}
 	}
 	return f
+}
+
+// ownMounts returns the lines of a node's mounts that are below directories of the node's own. It has copies of the
+// machine's mounts, too, and those go whenever somebody removes on the machine what they are mounted on.
+func ownMounts(mounts string) []string {
+	var own []string
+	for line := range strings.Lines(mounts) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && slices.ContainsFunc([]string{"/run/", "/var/", "/etc/", "/opt/"},
+			func(dir string) bool { return strings.HasPrefix(fields[1], dir) }) {
+			own = append(own, line)
+		}
+	}
+	return own
 }
 
 // How much more an agent may use at the end, independent of the number of pods: file descriptors, and KiB of memory.
