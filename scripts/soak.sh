@@ -15,10 +15,11 @@ if [ -n "${SANDBOXES:-}" ]; then
 	E2E_SANDBOXES=$SANDBOXES exec scripts/e2e.sh -run 'TestSandboxes' -timeout "$((3600 + 4 * SANDBOXES))s"
 fi
 duration=${1:-1h}
+[[ $duration =~ ^[1-9][0-9]{0,4}[hm]$ ]] ||
+	refuse "DURATION: invalid value \"$duration\"" "Valid: whole hours or minutes, such as 1h or 90m." 2
 case $duration in
-*[0-9]h) seconds=$((${duration%h} * 3600)) ;;
-*[0-9]m) seconds=$((${duration%m} * 60)) ;;
-*) refuse "DURATION: invalid value \"$duration\"" "Valid: whole hours or minutes, such as 1h or 90m." 2 ;;
+*h) seconds=$((${duration%h} * 3600)) ;;
+*m) seconds=$((${duration%m} * 60)) ;;
 esac
 log=$root/dist/soak/fuzz.log
 mkdir -p "${log%/*}"
