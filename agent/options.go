@@ -245,7 +245,9 @@ func (o *options) askPlugin(ctx context.Context) error {
 	if o.noInstall || o.uninstall {
 		return nil
 	}
-	if err := install.Validate(ctx, o.install); err != nil {
+	err := install.Validate(ctx, o.install)
+	// The installation asks again after a late answer, and the agent is not ready until it has one.
+	if err != nil && !errors.Is(err, install.ErrLate) && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("--network-config: %w", err)
 	}
 	return nil

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 )
@@ -76,6 +78,17 @@ func TestRenewNeedsPlugin(t *testing.T) {
 	}
 	o.install.Source = "/x"
 	await.Must(t, o.askPlugin(t.Context()))
+}
+
+// An agent starts although the plugin answers late, as on a busy node: that is no wrong setting.
+func TestPluginLate(t *testing.T) {
+	o, err := completed()
+	await.Must(t, err)
+	o.install.Source = filepath.Join(t.TempDir(), "plugin")
+	await.Must(t, os.WriteFile(o.install.Source, []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	await.Must(t, o.askPlugin(ctx))
 }
 
 // The agent takes the paths of socket and records from the entry. To install the plugin, the whole entry has to be

@@ -30,10 +30,14 @@ var (
 	errNotRun    = errors.New("it cannot be run where it was installed")
 )
 
+// ErrLate says that the plugin did not answer in time. That is no fault of the plugin or of its settings: on a busy node
+// it may answer the next time.
+var ErrLate = fmt.Errorf("it has not answered within %s", answersWithin)
+
 // Validate asks the plugin in c.Source, by STATUS of CNI, whether it accepts our entry: with an entry that it refuses,
 // no pod of the node would start. The error is the plugin's, which names the key, the value and what is valid, or says
-// that the plugin cannot run here. Other results of STATUS do not prevent an installation. Without a Source it returns
-// nil.
+// that the plugin cannot run here, or is ErrLate. Other results of STATUS do not prevent an installation. Without a
+// Source it returns nil.
 func Validate(ctx context.Context, c Config) error {
 	c, err := c.withDefaults()
 	if err != nil || c.Source == "" {
@@ -124,7 +128,13 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (out 
 		if out, err = plugin.Output(); errors.Is(err, exec.ErrWaitDelay) { // it succeeded, and left a process
 			return out, nil
 		}
-		if !errors.Is(err, unix.ETXTBSY) || ctx.Err() != nil {
+		switch { // err may only say that it was killed
+		case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return nil, ErrLate
+		case err != nil && ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		if !errors.Is(err, unix.ETXTBSY) {
 			return out, err
 		}
 		time.Sleep(time.Millisecond)

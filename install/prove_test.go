@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/await"
@@ -48,6 +50,23 @@ func TestValidate(t *testing.T) {
 	}
 	if err := Validate(context.Background(), Config{Entry: parsed(ours)}); err != nil {
 		t.Errorf("nobody to ask: %v", err)
+	}
+}
+
+// A plugin that does not answer in time, as on a busy node, has not refused anything.
+func TestValidateLate(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "plugin")
+	await.Must(t, os.WriteFile(source, []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
+	c := Config{Source: source, Entry: parsed(ours)}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := Validate(ctx, c); !errors.Is(err, ErrLate) {
+		t.Errorf("late: %v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if err := Validate(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 
