@@ -30,8 +30,8 @@ var (
 	errNotRun    = errors.New("it cannot be run where it was installed")
 )
 
-// ErrLate says that the plugin did not answer in time. That is no fault of the plugin or of its settings: on a busy node
-// it may answer the next time.
+// ErrLate says that the plugin did not answer in time. That is no fault of the plugin or of its settings: on a busy
+// node it may answer the next time.
 var ErrLate = fmt.Errorf("it has not answered within %s", answersWithin)
 
 // Validate asks the plugin in c.Source, by STATUS of CNI, whether it accepts our entry: with an entry that it refuses,
