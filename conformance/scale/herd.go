@@ -28,9 +28,6 @@ func (m *measurement) herd(h herd) error {
 		if err := h.begin(); err != nil {
 			return err
 		}
-		if h.rewatches { // no agent could watch before
-			began = time.Now()
-		}
 		making := make(chan error, 1)
 		go func() {
 			var err error
