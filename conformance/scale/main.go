@@ -18,6 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sysctls"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -82,12 +83,11 @@ type run struct {
 // main raises the limit of inotify instances during the run, and returns the exit status.
 func (r run) main() int {
 	if isolated.BinDir() == "" {
-		back, err := raise(instances, 4*r.sizes[len(r.sizes)-1])
+		release, err := sysctls.Keep()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "scale:", err)
-			return 1
+			return status(err)
 		}
-		defer back()
+		defer func() { _ = status(release()) }()
 	}
 	return isolated.Main(r, prepare)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sysctls"
 )
 
 // groupEnv is the environment variable that passes the name of the cluster's control group to the process in the
@@ -28,7 +29,7 @@ func host(runtimes ...Runtime) (undo func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	release, err := keepSettings()
+	release, err := sysctls.Keep()
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,5 @@
-package cluster
+// Package sysctls keeps the machine's kernel settings that clusters and many agents change, and restores them.
+package sysctls
 
 import (
 	"encoding/json"
@@ -13,32 +14,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settings are the kernel settings that the kubelet or raise changes. They apply to the whole machine.
+// settings are the kernel settings that a kubelet or Keep changes. They apply to the whole machine.
 var settings = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes", instances,
 }
 
-// instances is the limit of inotify instances per user. Every pilot-agent has three, and the pods' processes share one
-// user. With the kernel's default of 128, only 42 pods of a mesh start. Many distributions raise the limit too.
+// instances is the limit of inotify instances per user. Every pilot-agent has three, every agent of ours two, and
+// processes in pods and nodes of the tests share one user. With the kernel's default of 128, only 42 pods of a mesh
+// start. Many distributions raise the limit too. wantInstances is enough for a measurement with thousands of agents.
 const (
 	instances     = "fs/inotify/max_user_instances"
-	wantInstances = 8192
+	wantInstances = 65536
 )
 
-// settingsFile contains the settings from before the first of the running clusters. Every cluster has a lock on it, so
-// that the last one restores them. If all were killed, the next one does.
-const settingsFile = "/run/istio-pod-network-e2e.json"
+// keeper is where the settings are, and where they are saved.
+type keeper struct {
+	saved string // a file with the settings from before the first program that runs and changes them
+	proc  string // the kernel's
+}
 
-// keepSettings saves the settings, unless another running cluster has done so. It returns a function that restores
-// them, unless another cluster is still running then.
-func keepSettings() (release func() error, err error) {
-	file, first, err := lockSettings(settingsFile)
+// Keep saves the settings, unless another running program has done so, and raises the limit of inotify instances. It
+// returns a function that restores them, unless another program that keeps them still runs: then the last one does. If
+// all were killed, the next one does.
+func Keep() (release func() error, err error) {
+	return keeper{"/run/istio-pod-network-e2e.json", "/proc/sys"}.keep()
+}
+
+// keep does the work of Keep. Every program has a lock on the file.
+func (k keeper) keep() (release func() error, err error) {
+	file, first, err := lock(k.saved)
 	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", settingsFile, err)
+		return nil, fmt.Errorf("locking %s: %w", k.saved, err)
 	}
 	if first {
-		if err := errors.Join(restore(file), save(file), raise()); err != nil {
+		if err := errors.Join(k.restore(file), k.save(file), k.raise()); err != nil {
 			return nil, errors.Join(err, file.Close())
 		}
 	}
@@ -50,13 +60,13 @@ func keepSettings() (release func() error, err error) {
 		if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 			return nil
 		}
-		return errors.Join(restore(file), os.Remove(file.Name()))
+		return errors.Join(k.restore(file), os.Remove(file.Name()))
 	}, nil
 }
 
-// lockSettings opens and locks the file. The lock is exclusive, and first is true, if nobody else has a lock. Otherwise
-// it waits for a shared lock.
-func lockSettings(path string) (file *os.File, first bool, err error) {
+// lock opens and locks the file. The lock is exclusive, and first is true, if nobody else has a lock. Otherwise it waits
+// for a shared lock.
+func lock(path string) (file *os.File, first bool, err error) {
 	for {
 		if file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 			return nil, false, err
@@ -72,15 +82,15 @@ func lockSettings(path string) (file *os.File, first bool, err error) {
 		if there, err := os.Stat(path); err == nil && os.SameFile(opened, there) {
 			return file, first, nil
 		}
-		_ = file.Close() // the last cluster has removed the file in the meantime
+		_ = file.Close() // the last program has removed the file in the meantime
 	}
 }
 
 // save writes the current settings into the file.
-func save(file *os.File) error {
+func (k keeper) save(file *os.File) error {
 	values := map[string]string{}
 	for _, name := range settings {
-		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		value, err := os.ReadFile(filepath.Join(k.proc, name))
 		if err != nil {
 			return err
 		}
@@ -97,9 +107,9 @@ func save(file *os.File) error {
 	return err
 }
 
-// raise raises the limit of inotify instances to what nodes full of sidecars need. It never lowers the limit.
-func raise() error {
-	path := filepath.Join("/proc/sys", instances)
+// raise raises the limit of inotify instances. It never lowers the limit.
+func (k keeper) raise() error {
+	path := filepath.Join(k.proc, instances)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -112,7 +122,7 @@ func raise() error {
 }
 
 // restore sets the settings to the values in the file. An empty file has none.
-func restore(file *os.File) error {
+func (k keeper) restore(file *os.File) error {
 	data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<16))
 	if err != nil || len(data) == 0 {
 		return err
@@ -123,7 +133,7 @@ func restore(file *os.File) error {
 	}
 	var failed []error
 	for name, value := range values {
-		failed = append(failed, os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644))
+		failed = append(failed, os.WriteFile(filepath.Join(k.proc, name), []byte(value), 0o644))
 	}
 	return errors.Join(failed...)
 }
