@@ -64,8 +64,8 @@ func (k keeper) keep() (release func() error, err error) {
 	}, nil
 }
 
-// lock opens and locks the file. The lock is exclusive, and first is true, if nobody else has a lock. Otherwise it waits
-// for a shared lock.
+// lock opens and locks the file. The lock is exclusive, and first is true, if nobody else has a lock. Otherwise it
+// waits for a shared lock.
 func lock(path string) (file *os.File, first bool, err error) {
 	for {
 		if file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
