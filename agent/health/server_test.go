@@ -183,8 +183,8 @@ func TestNoKeepAlive(t *testing.T) {
 func TestTakenPort(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	await.Must(t, err)
-	var log await.Output
-	s := NewServer(other.Addr().String(), quiet(&log))
+	log := await.NewOutput(t)
+	s := NewServer(other.Addr().String(), quiet(log.File))
 	if ok, detail := s.Listening(); ok || detail != "starting" {
 		t.Errorf("%t %q", ok, detail)
 	}

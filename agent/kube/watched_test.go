@@ -134,10 +134,10 @@ func TestWatchedServerGoesAway(t *testing.T) {
 // The pods of a node are listed and never streamed, even if the API server can: for a stream it goes through the pods
 // of all nodes.
 func TestPodsAreListed(t *testing.T) {
-	var requests await.Output
+	requests := await.NewOutput(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
-		fmt.Fprintln(&requests, cmp.Or(query.Get("watch"), "list"), query.Get("sendInitialEvents"), "from",
+		fmt.Fprintln(requests.File, cmp.Or(query.Get("watch"), "list"), query.Get("sendInitialEvents"), "from",
 			query.Get("resourceVersion"))
 		if query.Get("watch") != "" {
 			w.(http.Flusher).Flush()

@@ -91,7 +91,7 @@ func Start(t testing.TB, release Release, dir string, config wire.Config) *Runti
 	config.Minor = release.Minor
 	config.CacheDir, config.NetNSDir = filepath.Join(dir, "cache"), filepath.Join(dir, "netns")
 	config.StateDir = filepath.Join(dir, "crio")
-	r := &Runtime{TB: t, Release: release, config: config, log: &await.Output{}}
+	r := &Runtime{TB: t, Release: release, config: config, log: await.NewOutput(t)}
 	await.Explain(t, "log of the driver", r.log.String)
 	t.Cleanup(func() {
 		r.end()
@@ -110,7 +110,7 @@ func (r *Runtime) begin() {
 	config, err := json.Marshal(r.config)
 	await.Must(r, err)
 	r.cmd = exec.Command(filepath.Join(isolated.BinDir(), r.program()), string(config))
-	r.cmd.Stderr = r.log
+	r.cmd.Stderr = r.log.File
 	in, err := r.cmd.StdinPipe()
 	await.Must(r, err)
 	out, err := r.cmd.StdoutPipe()

@@ -74,8 +74,8 @@ func newNode(t *testing.T, backend string) (*node, *api) {
 	}
 	agent := n.agentProgram("--node-name="+nodeName, "--kubeconfig="+n.path("kubeconfig"), "--bin-dir="+n.path("bin"),
 		"--runtime-bin-dir="+isolated.BinDir(), "--conf-dir="+n.path("net.d"), "--listen="+agentHTTP, "--patrol=500ms")
-	log := &await.Output{}
-	agent.Stdout, agent.Stderr = log, log
+	log := await.NewOutput(t)
+	agent.Stdout, agent.Stderr = log.File, log.File
 	await.Must(t, agent.Start())
 	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
 	await.Explain(t, "log of the agent", log.String)

@@ -104,10 +104,10 @@ func (r *rig) startAgent(flags ...string) *agent {
 		"--log-level=debug",
 	}, flags...)
 	a := &agent{
-		cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &await.Output{},
+		cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: await.NewOutput(r),
 		done: make(chan struct{}),
 	}
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
+	a.cmd.Stdout, a.cmd.Stderr = a.log.File, a.log.File
 	must(r, a.cmd.Start())
 	go func() { _ = a.cmd.Wait(); close(a.done) }()
 	r.agent = a

@@ -166,8 +166,8 @@ func (r *rig) uninstallAll(flags ...string) (*await.Output, *exec.Cmd) {
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
 		append([]string{"uninstall-all", "--namespace=" + r.account,
 			"--kubeconfig=" + r.path("kubeconfig")}, flags...)...)
-	log := &await.Output{}
-	cmd.Stdout, cmd.Stderr = log, log
+	log := await.NewOutput(r)
+	cmd.Stdout, cmd.Stderr = log.File, log.File
 	return log, cmd
 }
 

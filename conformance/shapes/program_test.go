@@ -74,8 +74,8 @@ type process struct {
 
 func (n *node) start(cmd *exec.Cmd) *process {
 	n.Helper()
-	p := &process{cmd: cmd, log: &await.Output{}, done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p.log, p.log
+	p := &process{cmd: cmd, log: await.NewOutput(n), done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.log.File, p.log.File
 	await.Must(n, cmd.Start())
 	go func() { _ = cmd.Wait(); close(p.done) }()
 	await.Explain(n, filepath.Base(cmd.Args[len(cmd.Args)-1])+" says", p.log.String)

@@ -237,8 +237,8 @@ func TestExitStatus(t *testing.T) {
 // watch prints once what is missing, and once that the node is ready. It leaves everything in place when it ends.
 func TestWatch(t *testing.T) {
 	s := newShell(t)
-	var out await.Output
-	p := s.program(&out, &out)
+	out := await.NewOutput(t)
+	p := s.program(out.File, out.File)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)
 	go func() { done <- p.run(ctx, []string{"watch"}) }()

@@ -311,7 +311,7 @@ var rules = []rule{
 
 	{dir: "chart", standard: []string{"embed"}},
 	{dir: "docs"}, // its tests compare it with the code
-	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
+	{dir: "internal/await", standard: []string{"io", "math", "os", "testing", "time"}},
 	{dir: "internal/blank", standard: []string{"bytes", "encoding/json", "fmt", "regexp", "strings"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/columns", allowed: []string{"golang.org/x/text/width"}, standard: []string{"unicode/utf8"}},

@@ -239,8 +239,8 @@ func TestStranger(t *testing.T) {
 		t.Helper()
 		p.secret = secret
 		c, _ := p.as(p.lab.Path, proxyUser, "sidecar", "--name="+name, "--peer="+p.peers())
-		log := &await.Output{}
-		c.Stdout, c.Stderr = log, log
+		log := await.NewOutput(t)
+		c.Stdout, c.Stderr = log.File, log.File
 		await.Must(t, c.Start())
 		defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
 		var all []report.Result

@@ -37,7 +37,7 @@ const address = "127.0.0.1:19090"
 func Start(t testing.TB, dir, often string, rules []Rule, scrapes ...any) *Server {
 	t.Helper()
 	s := &Server{t: t, began: time.Now()}
-	log := &await.Output{}
+	log := await.NewOutput(t)
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for name, content := range map[string]any{
 		"rules.yaml": map[string]any{"groups": []any{map[string]any{"name": "g", "rules": rules}}},
@@ -53,7 +53,7 @@ func Start(t testing.TB, dir, often string, rules []Rule, scrapes ...any) *Serve
 	}
 	cmd := exec.Command("prometheus", "--config.file="+path("prometheus.yaml"), "--storage.tsdb.path="+path("tsdb"),
 		"--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr = log.File, log.File
 	await.Must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	await.Explain(t, "log of Prometheus", log.String)
