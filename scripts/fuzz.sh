@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for some time, one after the other, also after one has failed. usage: fuzz.sh [TIME, default 10s [go test flags]]
 #        fuzz.sh --list lists them; TARGETS=Fuzz1,Fuzz2 runs only those
+#        fuzz.sh --summary LOG makes a table of what a run has printed
 #        PACKETS=100000 [SEED=1] fuzz.sh only sends that many random packets with each backend. Their settings come from the seeds from SEED
 #        on. Without SEED it chooses one and prints it
 set -euo pipefail
@@ -13,6 +14,25 @@ if [ "${1:-}" = --list ]; then
 	list
 	exit
 fi
+if [ "${1:-}" = --summary ]; then
+	[ -r "${2:-}" ] || refuse "LOG: cannot read \"${2:-}\"" "Valid: a file with what fuzz.sh has printed." 2
+	awk 'function row() {
+			if (target != "") printf "%-48s %-13s %8s  %s\n", target, result, took, tried
+			target = ""
+		}
+		BEGIN {printf "%-48s %-13s %8s  %s\n", "fuzz target", "result", "time", "tried"}
+		/^== / {
+			row()
+			target = $2 " in " $4; sub(/[:,]$/, "", target)
+			result = "did not end"; took = tried = "-"; packets = 0
+			seed = /SEED=/ ? " from " $NF " on" : ""
+		}
+		/^fuzz: elapsed: .* execs: / {tried = $0; sub(/.* execs: /, "", tried); sub(/ .*/, " inputs", tried)}
+		/: [0-9]+ packets, / {packets += $3; tried = packets " packets" seed}
+		/^(ok|FAIL)[ \t]+[^ \t]+[ \t]/ {result = $1 == "ok" ? "ok" : "FAILED"; took = $3 ~ /s$/ ? sprintf("%d s", $3) : "-"}
+		END {row()}' "$2"
+	exit
+fi
 need_root
 need_go
 need nft=nftables iptables-nft=iptables
@@ -20,7 +40,7 @@ need nft=nftables iptables-nft=iptables
 # traffic PACKETS|TIME: with each backend
 traffic() {
 	local seed=${SEED:-$((RANDOM << 15 | RANDOM))}
-	printf '== TestRandomTraffic in plugin/netfilter: PACKETS=%s SEED=%s\n' "$1" "$seed"
+	printf '== FuzzTraffic in plugin/netfilter, as TestRandomTraffic: PACKETS=%s SEED=%s\n' "$1" "$seed"
 	PACKETS=$1 SEED=$seed go test -count 1 -timeout 0 -v -run '^TestRandomTraffic$' ./plugin/netfilter
 }
 if [ -n "${PACKETS:-}" ]; then

@@ -155,6 +155,49 @@ expect "release.sh build --help is that of release.sh" says "^Usage: scripts/rel
 expect "release.sh build --help installs and builds nothing" [ ! -e "$work/calls" ]
 rm "$work/bin/apt-get"
 
+# The table of a fuzzer's log: what ended well, what failed, what was not built, and what was still running.
+cat >"$work/fuzz.log" <<'END'
+== FuzzSplice in install/conflist
+fuzz: elapsed: 0s, gathering baseline coverage: 0/192 completed
+fuzz: elapsed: 3s, execs: 4711 (0/sec), new interesting: 1 (total: 193)
+fuzz: elapsed: 1m51s, execs: 875561 (0/sec), new interesting: 19 (total: 261)
+PASS
+ok  	github.com/istio-pod-network/controller/install/conflist	111.127s
+== FuzzParse in internal/entry
+fuzz: elapsed: 0s, execs: 12 (0/sec), new interesting: 0 (total: 3)
+--- FAIL: FuzzParse (0.02s)
+    --- FAIL: FuzzParse (0.00s)
+        entry_test.go:7: it went wrong
+FAIL
+exit status 1
+FAIL	github.com/istio-pod-network/controller/internal/entry	4.034s
+== FuzzPodOf in plugin
+FAIL	github.com/istio-pod-network/controller/plugin [build failed]
+FAIL
+== FuzzTraffic in plugin/netfilter, as TestRandomTraffic: PACKETS=110s SEED=955538917
+=== RUN   TestRandomTraffic
+    model_test.go:61: seed 955538917: packets for 1m50s
+    model_test.go:79: 10000 packets by each backend
+    model_test.go:94: nftables: 12000 packets, 6000 of them beside chains of others, by 300 inputs
+    model_test.go:94: iptables-nft: 12001 packets, 6000 of them beside chains of others, by 300 inputs
+--- PASS: TestRandomTraffic (110.50s)
+    --- PASS: TestRandomTraffic/labs (110.45s)
+PASS
+ok  	github.com/istio-pod-network/controller/plugin/netfilter	110.519s
+== FuzzAnnotations in plugin/wait
+fuzz: elapsed: 3s, execs: 99 (0/sec), new interesting: 1 (total: 193)
+END
+run "$root/scripts/fuzz.sh" --summary "$work/fuzz.log"
+tr -s ' ' <"$work/output" >"$work/squeezed"
+expect "fuzz.sh --summary has what a fuzzer has done" [ "$(cat "$work/squeezed")" = "fuzz target result time tried
+FuzzSplice in install/conflist ok 111 s 875561 inputs
+FuzzParse in internal/entry FAILED 4 s 12 inputs
+FuzzPodOf in plugin FAILED - -
+FuzzTraffic in plugin/netfilter ok 110 s 24001 packets from SEED=955538917 on
+FuzzAnnotations in plugin/wait did not end - 99 inputs" ]
+run "$root/scripts/fuzz.sh" --summary "$work/no.log"
+expect "fuzz.sh --summary without a log is wrong usage" [ $status = 2 ]
+
 # A kernel that the mirror no longer has. A fake apt-get knows all suites except those in GONE.
 cat >"$work/bin/apt-get" <<'END'
 #!/bin/sh

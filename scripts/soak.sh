@@ -35,6 +35,5 @@ status=0
 E2E_SOAK=$duration FAULTS='' scripts/e2e.sh -run 'TestAgentAwayForLong|TestSoak' -timeout "$((seconds + 4 * 3600))s" || status=1
 say "waiting for the fuzzer"
 wait "$fuzz" || status=1
-awk '/^== / {target = $2} /^fuzz: elapsed/ {split($0, field, /, */); done[target] = field[2]}
-	/^(PASS|FAIL|---)/ {print target ": " $0 ", " done[target]}' "$log"
+scripts/fuzz.sh --summary "$log"
 exit $status
