@@ -69,7 +69,7 @@ follow_stages() {
 # failure.
 end_tee() {
 	local _
-	for _ in {1..50}; do # 10 s
+	for _ in {1..300}; do # a minute
 		kill -0 "$1" 2>/dev/null || return 0
 		sleep 0.2
 	done

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
@@ -16,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 )
+
+// patience limits a wait for something that has to happen. No test passes or fails because of its duration.
+const patience = 5 * time.Minute
 
 // admin is the path of a kubeconfig with all rights, for the API server of all tests.
 var admin string
@@ -55,7 +59,7 @@ func furnish() error {
 		{namespaces, []string{"apply", "-f", "-"}},
 		{kindOfPrometheus("PodMonitor") + "---\n" + kindOfPrometheus("PrometheusRule"), []string{"apply", "-f", "-"}},
 		{"", []string{"apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "openshift")}},
-		{"", []string{"wait", "--for=condition=Established", "--timeout=1m", "crd", "--all"}},
+		{"", []string{"wait", "--for=condition=Established", "--timeout=5m", "crd", "--all"}},
 	} {
 		if _, errs, err := program([]byte(step.stdin), "kubectl", step.args...); err != nil {
 			return fmt.Errorf("kubectl %q: %w %s", step.args, err, errs)

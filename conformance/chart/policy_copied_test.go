@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 	corev1 "k8s.io/api/core/v1"
@@ -54,7 +53,7 @@ func TestCopiedMarksAreWarnedOf(t *testing.T) {
 		}, metav1.CreateOptions{})
 	}
 	marks := map[string]string{status: "initialized", netns: "b/1/1", "a": "b"}
-	await.Success(t, time.Minute, "the policies are in force, and those of another test are not", func() error {
+	await.Success(t, patience, "the policies are in force, and those of another test are not", func() error {
 		pod, err := create("early", marks)
 		if err != nil {
 			return err

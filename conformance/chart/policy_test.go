@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -171,7 +170,7 @@ func annotated(pairs ...string) map[string]any {
 // inForce waits until the API server enforces the policies.
 func (g *guarded) inForce() {
 	g.Helper()
-	await.Success(g, time.Minute, "the policies are in force", func() error {
+	await.Success(g, patience, "the policies are in force", func() error {
 		pods := g.editor.CoreV1().Pods(shop)
 		copied, copying := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}),
 			metav1.CreateOptions{DryRun: []string{"All"}})

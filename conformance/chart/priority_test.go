@@ -3,7 +3,6 @@ package chart
 import (
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -36,7 +35,7 @@ func TestAPIPriority(t *testing.T) {
 	if flows == nil || flows.Type != flowcontrolv1.FlowDistinguisherMethodByNamespaceType {
 		t.Errorf("flows are distinguished by %+v", flows)
 	}
-	await.Eventually(t, time.Minute, "the schema has its level", func() bool { // and the API server uses it
+	await.Eventually(t, patience, "the schema has its level", func() bool { // and the API server uses it
 		return answeredBy(t, config, "istio-pod-network-agent") == string(schema.UID)
 	})
 	if by := answeredBy(t, config, "default"); by == "" || by == string(schema.UID) {

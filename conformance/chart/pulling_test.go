@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 	corev1 "k8s.io/api/core/v1"
@@ -91,7 +90,7 @@ func TestPullSecretsOfTheWait(t *testing.T) {
 			manifests := template(t, "helm4", append(c.values, "injection.replaceInit=true", "admissionPolicy.enabled=false")...)
 			taken(t, manifests)
 			applied(t, manifests)
-			await.Success(t, time.Minute, "the policy is in force", func() error {
+			await.Success(t, patience, "the policy is in force", func() error {
 				pod, err := client.CoreV1().Pods("default").Create(context.Background(), c.pod,
 					metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 				if err != nil {

@@ -3,7 +3,6 @@ package chart
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -29,7 +28,7 @@ subjects: [{kind: User, name: reader, apiGroup: rbac.authorization.k8s.io}]
 			out, errs, _ := program(nil, "kubectl", args...)
 			return strings.TrimSpace(out), errs
 		}
-		await.Eventually(t, time.Minute, "the API server has read of the binding", func() bool {
+		await.Eventually(t, patience, "the API server has read of the binding", func() bool {
 			said, _ := answer("list nodes")
 			return said == "yes"
 		})

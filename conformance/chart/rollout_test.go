@@ -150,7 +150,7 @@ func (f *fleet) dies(node string) {
 
 func (f *fleet) eventually(what string, holds func() bool) {
 	f.Helper()
-	await.Eventually(f, 2*time.Minute, what, holds)
+	await.Eventually(f, patience, what, holds)
 }
 
 // status returns the DaemonSet's status, once its controller has seen the last render.
@@ -185,6 +185,7 @@ func TestUpgradeWithADeadNode(t *testing.T) {
 	applied(t, manifests())
 	f.updated(4, 4)
 	f.dies("fleet-2")
+	f.updated(4, 3) // the controller knows it, before it hears of the next render
 	apply(t, manifests("agent.logLevel=debug"))
 	f.eventually(
 		"its agent is to be replaced first",

@@ -230,7 +230,7 @@ func knowIstio(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"apply", "--server-side", "-f", "-"},
-		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "-"}} {
+		{"wait", "--for=condition=Established", "--timeout=5m", "-f", "-"}} {
 		if _, errs, err := program([]byte(crds.String()), "kubectl", args...); err != nil {
 			t.Fatalf("kubectl %q: %v %s", args, err, errs)
 		}

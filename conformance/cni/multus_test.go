@@ -50,7 +50,8 @@ func testMultus(t *testing.T, version string) {
 		t.Fatal(err)
 	}
 	var list struct{ Plugins []object }
-	if err := json.Unmarshal(n.conflist(version, "pods", "bridge", object{"agentSocket": socket}), &list); err != nil {
+	agent := object{"agentSocket": socket, "agentTimeout": "1m"}
+	if err := json.Unmarshal(n.conflist(version, "pods", "bridge", agent), &list); err != nil {
 		t.Fatal(err)
 	}
 	for i, name := range []string{"ovn-kubernetes", pluginType} {

@@ -26,12 +26,14 @@ func (d *demo) drift() error {
 	if _, err := inPod(strings.Fields(deletion)...); err != nil {
 		return err
 	}
-	got, want, err := d.outsideCall(family)
+	call, err := d.outsideCall()
 	if err != nil {
 		return err
 	}
-	d.verdict(got.Landed == testnet.Timeout, "the app's call to %s now lands at: %s; the guard lets none past the sidecar",
-		want.Dst, d.landing(got.Landed))
+	landed := d.lab.Run(call, family).Landed
+	d.tried++
+	d.verdict(landed == testnet.Timeout, "the app's call to %s now lands at: %s; the guard lets none past the sidecar",
+		testnet.Expected(d.profile, call, family).Dst, d.landing(landed))
 	d.command("ip netns exec node cnitool check " + network + " " + podNetns)
 	c := cnitool("check", insideMesh)
 	d.printed(c.complaint())
@@ -50,20 +52,21 @@ func (d *demo) mend(family testnet.Family) error {
 	if _, err := d.cnitool("check", insideMesh); err != nil {
 		return err
 	}
-	got, want, err := d.outsideCall(family)
-	d.verdict(got == want, "CHECK is content, and the app's call to %s lands at: %s", got.Dst, d.landing(got.Landed))
-	return err
+	call, err := d.outsideCall()
+	if err != nil {
+		return err
+	}
+	result := d.try(d.profile, call, family)
+	d.verdict(result.OK(), "CHECK is content, and the app's call to %s lands at: %s", result.Got.Dst,
+		d.landing(result.Got.Landed))
+	return nil
 }
 
-// outsideCall runs the flow whose rule is deleted.
-func (d *demo) outsideCall(family testnet.Family) (got, want testnet.Outcome, err error) {
+// outsideCall returns the flow whose rule is deleted, to be run without connections of before.
+func (d *demo) outsideCall() (testnet.Flow, error) {
 	flows := testnet.Flows(d.profile)
 	i := slices.IndexFunc(flows, func(f testnet.Flow) bool { return f.Name == "app-outside" })
-	if err := d.lab.Reset(); err != nil {
-		return got, want, err
-	}
-	d.tried++
-	return d.lab.Run(flows[i], family), testnet.Expected(d.profile, flows[i], family), nil
+	return flows[i], d.lab.Reset()
 }
 
 // leave calls DEL and looks for leftovers.

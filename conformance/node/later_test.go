@@ -94,9 +94,9 @@ func TestOptInLater(t *testing.T) {
 			if log := r.agent.log.String(); strings.Contains(log, "drop-in: falling back") {
 				t.Error("the drop-in is given up")
 			}
-			if told := len(r.events("cart-0", "OptedInLater")) + len(r.events("cart-0", "MeshUnknown")); told == 0 {
-				t.Error("nobody told cart-0")
-			}
+			r.eventually("cart-0 is told", func() bool { // in the background, after it is counted
+				return len(r.events("cart-0", "OptedInLater"))+len(r.events("cart-0", "MeshUnknown")) > 0
+			})
 			if n := len(r.events("cart-0", "MeshBypassed")); n > 0 {
 				t.Errorf("%d Events of a bypass", n)
 			}

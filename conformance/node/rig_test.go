@@ -164,7 +164,7 @@ func (r *rig) metric(name string) string {
 }
 
 // patience limits a wait for something that has to happen. No test passes or fails because of its duration.
-const patience = 90 * time.Second
+const patience = 4 * time.Minute
 
 // must ends the test on an error.
 func must(t testing.TB, err error) {

@@ -84,12 +84,17 @@ func (s *podSandbox) addAs(ifName string) (address string) {
 	list, err := libcni.NetworkConfFromFile(s.path("net.d/10-net.conflist"))
 	must(s, err)
 	runtime := libcni.NewCNIConfigWithCacheDir([]string{s.path("bin"), isolated.BinDir()}, s.path("cache"), nil)
-	made, err := runtime.AddNetworkList(s.ctx, list, &libcni.RuntimeConf{
+	rt := &libcni.RuntimeConf{
 		ContainerID: s.ID, NetNS: s.NetNS, IfName: ifName,
 		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", s.pod.Namespace},
 			{"K8S_POD_NAME", s.pod.Name}, {"K8S_POD_UID", string(s.pod.UID)}},
 		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations},
-	})
+	}
+	made, err := runtime.AddNetworkList(s.ctx, list, rt)
+	for deadline := time.Now().Add(patience); err != nil && outOfTime(err.Error()) && time.Now().Before(deadline); {
+		must(s, runtime.DelNetworkList(s.ctx, list, rt)) // as runtime and kubelet do
+		made, err = runtime.AddNetworkList(s.ctx, list, rt)
+	}
 	must(s, err)
 	result, err := current.NewResultFromResult(made)
 	must(s, err)

@@ -205,7 +205,7 @@ func (n *node) starts(when string, redirected bool) {
 	n.Helper()
 	for _, mesh := range []bool{true, false} {
 		p := n.pod(when, mesh)
-		if err := p.add(context.Background()); err != nil {
+		if err := p.addInTime(); err != nil {
 			n.Errorf("%s: the pod %s does not start: %v", when, p.name, err)
 			continue
 		}

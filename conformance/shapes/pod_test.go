@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -80,6 +81,18 @@ func (p *pod) arguments() *libcni.RuntimeConf {
 		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", shop}, {"K8S_POD_NAME", p.name},
 			{"K8S_POD_INFRA_CONTAINER_ID", p.name}, {"K8S_POD_UID", p.uid}},
 		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": p.annotations},
+	}
+}
+
+// addInTime is add, and add again as by the kubelet if the agent says that its time is over: on a busy machine the API
+// server may need longer than the agent waits.
+func (p *pod) addInTime() error {
+	for deadline := time.Now().Add(patience); ; {
+		err := p.add(context.Background())
+		if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) || time.Now().After(deadline) {
+			return err
+		}
+		_ = p.cni.DelNetworkList(context.Background(), p.list, p.arguments())
 	}
 }
 

@@ -21,6 +21,8 @@ type networks struct {
 	config wire.Config
 	cni    *libcni.CNIConfig
 
+	loading sync.Mutex // so that what was read last is what stays
+
 	mu     sync.Mutex
 	byName map[string]*libcni.NetworkConfigList
 	first  string // name of the default network
@@ -30,6 +32,8 @@ type networks struct {
 // load reads all configurations again, in the order of their names. It skips files that cannot be read, and networks
 // with a plugin that does not exist or does not support the network's CNI version.
 func (n *networks) load(ctx context.Context) {
+	n.loading.Lock()
+	defer n.loading.Unlock()
 	files, err := libcni.ConfFiles(n.config.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
 		log.Print(err)
