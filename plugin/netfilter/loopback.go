@@ -29,7 +29,9 @@ func (l loopbackUp) add(c *netlink.Conn) (made bool, err error) {
 			return false, err
 		}
 		if up {
-			pause(loopbackLooks)
+			for range loopbackLooks {
+				pause(loopbackPause)
+			}
 			return false, nil
 		}
 	}
@@ -38,9 +40,9 @@ func (l loopbackUp) add(c *netlink.Conn) (made bool, err error) {
 }
 
 const (
-	loopbackPause  = 10 * time.Millisecond
-	loopbackPauses = 100                   // counted, so that the wait grows with what a busy node makes of each
-	loopbackLooks  = 50 * time.Millisecond // in which the plugin loopback asks for the addresses, once lo is up
+	loopbackPause  = 10 * time.Millisecond // they are counted, so that a wait grows with what a busy node makes of each
+	loopbackPauses = 100
+	loopbackLooks  = 5 // in which the plugin loopback asks for the addresses, once lo is up
 )
 
 var pause = time.Sleep // tests count instead

@@ -14,14 +14,15 @@ import (
 // time after: the plugin first sets lo up and then looks. Where nobody comes, lo is ours to set up, and down again.
 func TestLoopbackDown(t *testing.T) {
 	const address = "address ::6/128 dev lo"
+	pausing := func(times int) []time.Duration { return slices.Repeat([]time.Duration{loopbackPause}, times) }
 	for _, test := range []struct {
 		name   string
 		comes  int // the pause in which somebody sets lo up
 		pauses []time.Duration
 	}{
-		{"late", 3, []time.Duration{loopbackPause, loopbackPause, loopbackPause, loopbackLooks}},
-		{"last", loopbackPauses, append(slices.Repeat([]time.Duration{loopbackPause}, loopbackPauses), loopbackLooks)},
-		{"never", 0, slices.Repeat([]time.Duration{loopbackPause}, loopbackPauses)},
+		{"late", 3, pausing(3 + loopbackLooks)},
+		{"last", loopbackPauses, pausing(loopbackPauses + loopbackLooks)},
+		{"never", 0, pausing(loopbackPauses)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			lab, n := newLab(t, testnet.Options{Bare: true})
