@@ -20,8 +20,8 @@ const (
 )
 
 // Serve answers the questions that come to l, one per connection, until l is closed. It then returns nil, after the
-// answers in progress are sent. It refuses callers that are not root, other versions, unknown operations and invalid
-// JSON.
+// answers in progress are sent. Errors are not sent then, so that the caller asks the next agent. Serve refuses callers
+// that are not root, other versions, unknown operations and invalid JSON.
 //
 // Serve calls answer in up to 64 goroutines at once. answer should respect its context, which ends after 10 s or when l
 // is closed. It may leave the response's Version zero.
@@ -68,7 +68,11 @@ func (s server) serve(l net.Listener) error {
 // nothing has to be repaired here.
 func (s server) converse(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout))
-	line, err := encode(s.respond(ctx, conn))
+	response := s.respond(ctx, conn)
+	if response.Error != nil && ctx.Err() != nil { // it may have failed because this agent ends
+		return
+	}
+	line, err := encode(response)
 	if err == nil && len(line) > maxResponse {
 		err = fmt.Errorf("the answer has %d bytes, more than %d", len(line), maxResponse)
 	}

@@ -205,6 +205,32 @@ func TestServeEnds(t *testing.T) {
 	}
 }
 
+// A question that fails because its agent ends is answered by the next one.
+func TestServeEndsUnanswered(t *testing.T) {
+	path := socketPath(t)
+	l := mustListen(t, path)
+	begun, done, next := make(chan struct{}), make(chan error), make(chan struct{})
+	go func() {
+		done <- Serve(l, func(ctx context.Context, _ Request) Response {
+			close(begun)
+			<-ctx.Done()
+			return refusal(CodeTryLater, ctx.Err())
+		})
+	}()
+	go func() {
+		defer close(next)
+		<-begun
+		_ = l.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		serve(t, server{echo, lineTimeout}, mustListen(t, path))
+	}()
+	pod, err := Ask(within(t, time.Minute), path, question)
+	<-next
+	wantAnswer(t, pod, err)
+}
+
 // flaky is a listener whose first calls fail for lack of something, and whose last one fails for good.
 type flaky struct {
 	net.Listener
