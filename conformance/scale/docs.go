@@ -50,6 +50,12 @@ func (r run) section(sizes []size) string {
 		s.Figures = slices.DeleteFunc(slices.Clone(s.Figures), func(f figure) bool { return f.Printed && f.Limit == nil })
 		judged = append(judged, s)
 	}
+	none := nothing(judged)
+	for i := range judged {
+		judged[i].Figures = slices.DeleteFunc(judged[i].Figures, func(f figure) bool {
+			return slices.Contains(none, f.What)
+		})
+	}
 	table, failures := cells(judged)
 	var b strings.Builder
 	bracketed := false
@@ -72,6 +78,59 @@ func (r run) section(sizes []size) string {
 	if bracketed {
 		verdict = brackets + "\n\n" + verdict
 	}
+	if len(none) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", wrapped("0 at every size, and more would fail: "+byStep(none)+"."))
+	}
 	fmt.Fprintf(&b, "\n%s\n\n", verdict)
 	return b.String()
+}
+
+// nothing returns the names of the figures that are 0 at every size, and have to be.
+func nothing(sizes []size) (names []string) {
+	for _, r := range rows(sizes) {
+		if r.Limit != nil && *r.Limit == 0 && slices.Max(r.values) == 0 {
+			names = append(names, r.What)
+		}
+	}
+	return names
+}
+
+// byStep joins names of figures. It names a figure of several steps once, with the steps in brackets.
+func byStep(names []string) string {
+	var figures []string
+	steps := map[string][]string{}
+	for _, name := range names {
+		step, what, found := strings.Cut(name, ": ")
+		if !found {
+			step, what = "", name
+		}
+		if !slices.Contains(figures, what) {
+			figures = append(figures, what)
+		}
+		if found {
+			steps[what] = append(steps[what], step)
+		}
+	}
+	for i, what := range figures {
+		if len(steps[what]) > 0 {
+			figures[i] = fmt.Sprintf("%s (%s)", what, strings.Join(steps[what], ", "))
+		}
+	}
+	return strings.Join(figures, "; ")
+}
+
+// columns is how long a line of the page may be.
+const columns = 230
+
+// wrapped breaks a text into lines.
+func wrapped(text string) string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > columns {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return strings.Join(append(lines, line), "\n")
 }

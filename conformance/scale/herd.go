@@ -136,7 +136,12 @@ func (m *measurement) rolloutOfAll() error {
 	pods, sandboxes := float64(len(m.pods)), float64(len(m.fleet.nodes)*m.meshed)
 	const what = "rollout of all: "
 	m.add(figure{What: what + "pods per second", Value: pods / p.took.Seconds(), Printed: true})
+	m.add(figure{What: what + "all marked", Value: p.took.Seconds(), Unit: "s", Printed: true})
 	m.add(figure{What: what + "requests per second", Value: p.requests() / p.took.Seconds(), Printed: true})
+	for _, kind := range slices.Sorted(maps.Keys(p.kinds)) {
+		m.add(figure{What: what + kind + ", per second", Value: p.requests(kind) / p.took.Seconds(), Printed: true})
+		m.add(figure{What: what + kind + ", per pod", Value: p.requests(kind) / pods, Printed: true})
+	}
 	m.add(figure{What: what + "from a record to its mark, median", Value: took[len(took)/2].Seconds() * 1000,
 		Unit: "ms", Each: true, Noisy: true, Floor: 1000 * trifle})
 	m.add(figure{What: what + "from a record to its mark, worst", Value: took[len(took)-1].Seconds() * 1000, Unit: "ms",

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,7 +44,7 @@ func main() {
 	flag.BoolVar(&m.docs, "docs", false, "write the table into docs/performance.md, too, between its markers")
 	flag.Parse()
 	m.options, m.settings = o, o.settings()
-	if _, err := redirect.ParseSelection(o.selection); err != nil {
+	if err := errors.Join(o.check(), noMore(flag.Args())); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		os.Exit(2)
 	}
@@ -60,6 +61,38 @@ func main() {
 		os.Exit(status(m.table()))
 	}
 	os.Exit(m.main())
+}
+
+// check returns an error about the first option that cannot be measured.
+func (o options) check() error {
+	for _, number := range []struct {
+		name               string
+		value, least, most int
+	}{
+		{"pods", o.perNode, 1, math.MaxInt}, {"mesh", o.meshed, 1, o.perNode}, {"namespaces", o.namespaces, 1, math.MaxInt},
+		{"each", o.each, 1, math.MaxInt}, {"churn", o.churn, 1, math.MaxInt}, {"rate", o.rate, 1, int(time.Second)},
+	} {
+		if number.value < number.least || number.value > number.most {
+			valid := fmt.Sprintf("%d or more", number.least)
+			if number.most < math.MaxInt {
+				valid = fmt.Sprintf("%d to %d", number.least, number.most)
+			}
+			return fmt.Errorf("--%s: invalid value %d\nValid: %s", number.name, number.value, valid)
+		}
+	}
+	if o.idle <= 0 {
+		return fmt.Errorf("--idle: invalid value %v\nValid: a duration of more than 0, such as 30s", o.idle)
+	}
+	_, err := redirect.ParseSelection(o.selection)
+	return err
+}
+
+// noMore returns an error if there are arguments beside the flags.
+func noMore(args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q\nValid: flags only, see --help", args[0])
+	}
+	return nil
 }
 
 // status returns the exit status.

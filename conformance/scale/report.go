@@ -89,17 +89,15 @@ func (r row) law() (l law, found bool) {
 	return fit(r.nodes, r.values)
 }
 
-// judged returns how the row grows if values below the floor count as the floor. This is no estimate for other sizes: a
-// row that begins below the floor would seem to grow slowly.
+// judged returns how the row grows if values below the floor count as the floor, also a 0: otherwise a figure that only
+// the largest size has would never fail. This is no estimate for other sizes: a row that begins below the floor would
+// seem to grow slowly.
 func (r row) judged() (l law, found bool) {
-	var nodes []int
-	var values []float64
+	values := make([]float64, len(r.values))
 	for i, v := range r.values {
-		if v > 0 {
-			nodes, values = append(nodes, r.nodes[i]), append(values, max(v, r.floors[i]))
-		}
+		values[i] = max(v, r.floors[i])
 	}
-	return fit(nodes, values)
+	return fit(r.nodes, values)
 }
 
 // brackets is the text beside a table with an exponent in brackets.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 )
@@ -53,6 +54,8 @@ func TestVerdict(t *testing.T) {
 		"noisy at two sizes":             {figure{Noisy: true}, two, []float64{1, 4}, false},
 		"noisy and quadratic":            {figure{Noisy: true}, four, []float64{1, 4, 16, 64}, true},
 		"quadratic below what matters":   {figure{Floor: 100}, four, []float64{1, 4, 16, 64}, false},
+		"nothing at first, then much":    {figure{Noisy: true, Floor: 2}, four, []float64{0, 0, 0, 50}, true},
+		"nothing at first, then little":  {figure{Noisy: true, Floor: 2}, four, []float64{0, 0, 0, 1}, false},
 		"quadratic, and chance":          {figure{Printed: true}, four, []float64{1, 4, 16, 64}, false},
 		"nothing, and nothing may":       {figure{Limit: limit(0)}, two, []float64{0, 0}, false},
 		"something, and nothing may":     {figure{Limit: limit(0)}, two, []float64{0, 1}, true},
@@ -130,7 +133,8 @@ func TestSection(t *testing.T) {
 		n := float64(nodes)
 		sizes = append(sizes, size{nodes, []figure{
 			{What: "watches", Value: n}, {What: "ready", Value: n * n / 100, Unit: "s", Limit: limit(60)},
-			{What: "chance", Value: n, Printed: true}, {What: "refused", Limit: limit(0)},
+			{What: "chance", Value: n, Printed: true}, {What: "a start: refused", Limit: limit(0)},
+			{What: "a restart: refused", Limit: limit(0)}, {What: "twice", Limit: limit(0)},
 		}})
 	}
 	const want = `
@@ -141,7 +145,8 @@ func TestSection(t *testing.T) {
 |---|--:|--:|--:|--:|--:|--:|--:|
 | watches | 10 | 100 | 1.00 | 0.00 | 1000 | 5000 | - |
 | ready, s | 1 | 100 | 2.00 | 0.00 | 10k | 250k | 60 |
-| refused | 0 | 0 | - | - | - | - | 0 |
+
+0 at every size, and more would fail: refused (a start, a restart); twice.
 
 What fails:
 
@@ -152,11 +157,41 @@ What fails:
 	if got := r.section(sizes); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
+	sizes[1].Figures[3].Value = 1
+	if got := r.section(sizes); !strings.Contains(got, "| a start: refused | 0 | 1 |") {
+		t.Errorf("%s\nwant a row of what was refused once", got)
+	}
 	for i := range sizes {
 		sizes[i].Figures[1].Noisy = true // two sizes are not enough to judge a noisy figure
 	}
 	if got := r.section(sizes); !strings.Contains(got, "| (2.00) |") || !strings.Contains(got, brackets) {
 		t.Errorf("%s\nwant an exponent in brackets, and what that means", got)
+	}
+}
+
+// Options that cannot be measured are refused, with what is valid.
+func TestOptions(t *testing.T) {
+	valid := options{perNode: 30, meshed: 25, namespaces: 2, each: 50, churn: 600, rate: 100, idle: time.Second,
+		selection: "injected"}
+	await.Must(t, valid.check())
+	for name, c := range map[string]struct {
+		change func(o *options)
+		want   string
+	}{
+		"no pods":           {func(o *options) { o.perNode = 0 }, "--pods: invalid value 0\nValid: 1 or more"},
+		"more of the mesh":  {func(o *options) { o.meshed = 31 }, "--mesh: invalid value 31\nValid: 1 to 30"},
+		"no namespaces":     {func(o *options) { o.namespaces = 0 }, "--namespaces: invalid value 0"},
+		"no agents":         {func(o *options) { o.each = 0 }, "--each: invalid value 0"},
+		"nothing replaced":  {func(o *options) { o.churn = -1 }, "--churn: invalid value -1"},
+		"no rate":           {func(o *options) { o.rate = 0 }, "--rate: invalid value 0"},
+		"no time":           {func(o *options) { o.idle = 0 }, "--idle: invalid value 0s"},
+		"another selection": {func(o *options) { o.selection = "x" }, "x"},
+	} {
+		o := valid
+		c.change(&o)
+		if err := o.check(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }
 
