@@ -79,7 +79,7 @@ func (m measurement) memory(c *cluster) ([]row, error) {
 		return nil, err
 	}
 	rows := []row{
-		{"API writes per sandbox", float64(requests["patch"]) / float64(m.pods+m.burst), 1, "", clear},
+		{"API writes per sandbox", float64(requests["patch"]) / float64(m.pods+m.burst), 1, "", exact},
 		{"other API requests, all of " + fmt.Sprint(m.pods+m.burst) + " pods together", float64(requests["other"]), 0, "", 0},
 	}
 	more, err := m.idleAgent(c, fmt.Sprintf("%d pods on the node", m.pods))

@@ -12,7 +12,7 @@ func TestVerdict(t *testing.T) {
 		"what the kernel kills":         {row{"x", 129, 128, "MiB", exact}, true},
 		"a little over":                 {row{"x", 45, 40, "MiB", clear}, false},
 		"clearly over":                  {row{"x", 51, 40, "MiB", clear}, true},
-		"two writes where one would do": {row{"x", 2, 1, "", clear}, true},
+		"two writes where one would do": {row{"x", 1.002, 1, "", exact}, true},
 		"a time":                        {row{"x", 9000, 50, "ms", machines}, false},
 		"without a budget":              {row{"x", 9000, 0, "ms", 0}, false},
 	} {

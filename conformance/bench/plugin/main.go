@@ -33,7 +33,7 @@ func main() {
 	opts, err := parseFlags()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		os.Exit(2)
 	}
 	os.Exit(isolated.Main(opts, opts.build))
 }
