@@ -44,8 +44,8 @@ func (m *measurement) firstStart() error {
 	return err
 }
 
-// compare replaces pods with and without agents, twice each, and adds what the agents cost. It does not wait for Events,
-// which come later than the marks: waiting as long without agents would double the time that a run takes.
+// compare replaces pods with and without agents, twice each, and adds what the agents cost. It does not wait for
+// Events, which come later than the marks: waiting as long without agents would double the time that a run takes.
 func (m *measurement) compare() error {
 	progress("pods replaced with agents, and without them")
 	with, without, err := m.withAndWithout()
