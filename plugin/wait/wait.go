@@ -60,12 +60,12 @@ func (w *waiter) loop(ctx context.Context) int {
 		return w.end(result)
 	}
 	results := w.probes(ctx)
-	for {
+	for over, probing := false, results != nil; !over || probing; { // on a busy node the first probe may end late
 		select {
 		case s := <-w.signals:
 			return w.interrupted(s)
 		case <-deadline.C:
-			return w.fail(exitNotReady, "gave up after "+w.timeout.String()+": "+w.result().text+advice)
+			over = true
 		case <-progress.C:
 			w.sayf("waiting for %s: %s", w.elapsed(), w.result().text)
 			continue
@@ -74,11 +74,13 @@ func (w *waiter) loop(ctx context.Context) int {
 		case <-poll.C:
 			w.look()
 		case w.probed = <-results:
+			probing = false
 		}
 		if result := w.result(); result.state != missing {
 			return w.end(result)
 		}
 	}
+	return w.fail(exitNotReady, "gave up after "+w.timeout.String()+": "+w.result().text+advice)
 }
 
 // probes starts probing until ctx ends. It returns nil if the mode does not use the probe.

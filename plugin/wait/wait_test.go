@@ -22,6 +22,7 @@ type simulated struct {
 	args    []string
 	lines   []string // of the annotations file; nil: there is no file
 	probes  []finding
+	slow    time.Duration     // how long each probe takes
 	signals []os.Signal       // sent after 7 s
 	after   func(*volume)     // called after 7 s
 	watch   watcher           // nil: watching fails, as without inotify
@@ -60,6 +61,7 @@ func (s simulated) run(t *testing.T) (o outcome, took time.Duration) {
 				t.Error("probed")
 				return finding{}
 			}
+			time.Sleep(s.slow)
 			f := s.probes[0]
 			s.probes = s.probes[min(1, len(s.probes)-1):]
 			return f
@@ -145,6 +147,12 @@ func TestWait(t *testing.T) {
 			time.Second, nil},
 		{"probe: a mark does not count", simulated{args: []string{"--mode=probe", "--timeout=9s"}, lines: mine,
 			probes: []finding{fails}}, 126, 9 * time.Second, []string{"gave up after 9s", "IPv6"}},
+		{"probe: slow", simulated{args: []string{"--mode=probe", "--timeout=1"}, probes: []finding{passes},
+			slow: 3 * time.Second}, 0, 3 * time.Second, nil},
+		{"probe: slow, and not redirected", simulated{args: []string{"--mode=probe", "--timeout=1"}, probes: []finding{fails},
+			slow: 3 * time.Second}, 126, 3 * time.Second, []string{"gave up after 1s", "IPv6"}},
+		{"SIGTERM, slow", simulated{args: []string{"--timeout=1"}, lines: other, probes: []finding{fails},
+			signals: []os.Signal{syscall.SIGTERM}, slow: 8 * time.Second}, 143, 8 * time.Second, []string{"SIGTERM after 7s"}},
 		{"probe: port held", simulated{args: []string{"--mode=probe"}, probes: []finding{held}}, 126, 0,
 			[]string{"15006 is already held"}},
 
