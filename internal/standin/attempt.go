@@ -48,7 +48,7 @@ func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (an
 	if err != nil {
 		return "", err
 	}
-	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	line, nonce := h.seal.call(name)

@@ -33,13 +33,13 @@ func (c Call) Make() (answer string, err error) {
 
 // send sends a line and returns the line that comes back.
 func (c Call) send(line string) (answer string, err error) {
-	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
+	dialer := net.Dialer{Timeout: patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(Patience))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintln(conn, line); err != nil {
 		return "", err
 	}

@@ -18,13 +18,13 @@ const queryNumber = 0x7661
 // Query sends a DNS query for a name's address by UDP or TCP. It returns nil for any answer, also for one that says
 // that the name does not exist.
 func (c Call) Query(name string) error {
-	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
+	dialer := net.Dialer{Timeout: patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(Patience))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	query := query(name)
 	answer := make([]byte, 512)
 	if strings.HasPrefix(c.Network, "udp") {

@@ -100,7 +100,7 @@ func (h *Asker) Ask(question string) (string, error) {
 
 // hear reads until the answer with the number arrives, or none does. It ignores what strangers send.
 func (h *Asker) hear(number, nonce string) (string, bool) {
-	_ = h.c.SetReadDeadline(time.Now().Add(2 * Patience)) // the helper may make a call before it answers
+	_ = h.c.SetReadDeadline(time.Now().Add(2 * patience)) // the helper may make a call before it answers
 	for buffer := make([]byte, 512); ; {
 		n, err := h.c.Read(buffer)
 		if err != nil {

@@ -48,17 +48,21 @@ func StartPeer(seal Seal, reached func(caller string), failed func(error)) error
 	helper := Helper(func(what string, from, to netip.AddrPort) (string, error) {
 		return help(what, from, to, seal, hear)
 	})
-	for port, answer := range map[uint16]func(string) string{
-		DNSPort: hear, HelperPort: seal.guarded(helper.Answer),
+	for _, server := range []struct {
+		port   uint16
+		answer func(string) string
+	}{
+		{DNSPort, hear},
+		{HelperPort, seal.guarded(helper.Answer)}, // last: a peer whose helper answers has all of them
 	} {
-		packets, err := net.ListenPacket("udp", fmt.Sprint(":", port))
+		packets, err := net.ListenPacket("udp", fmt.Sprint(":", server.port))
 		switch {
-		case port == DNSPort && errors.Is(err, os.ErrPermission):
+		case server.port == DNSPort && errors.Is(err, os.ErrPermission):
 			continue
 		case err != nil:
 			return err
 		}
-		go func() { failed(ServeUDP(packets, answer)) }()
+		go func() { failed(ServeUDP(packets, server.answer)) }()
 	}
 	return nil
 }
@@ -83,7 +87,7 @@ func help(what string, from, to netip.AddrPort, seal Seal, answer func(line stri
 // serveOne answers one line on a connection that the peer has opened.
 func serveOne(c *os.File, answer func(line string) string) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * Patience)) // the attempt uses it only later
+	_ = c.SetDeadline(time.Now().Add(5 * patience)) // the attempt uses it only later
 	if line, err := bufio.NewReader(c).ReadString('\n'); err == nil {
 		fmt.Fprintln(c, answer(strings.TrimSpace(line)))
 	}

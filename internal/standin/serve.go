@@ -16,6 +16,9 @@ import (
 // Patience limits one call, so that one without an answer does not delay the next for long.
 const Patience = 2 * time.Second
 
+// patience is Patience; tests in which every call is answered have more.
+var patience = Patience
+
 // Listen opens a TCP listener for both families. With transparent it also accepts connections to addresses that the pod
 // does not have (ip(7), IP_TRANSPARENT).
 func Listen(port uint16, transparent bool) (net.Listener, error) {
@@ -64,7 +67,7 @@ func accept(l net.Listener, serve func(*net.TCPConn)) error {
 		}
 		go func() {
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(Patience))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			serve(c.(*net.TCPConn))
 		}()
 	}

@@ -14,12 +14,19 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
 )
+
+// TestMain gives every call time for an answer on a busy machine.
+func TestMain(m *testing.M) {
+	patience = time.Minute
+	os.Exit(m.Run())
+}
 
 // A helper answers an unknown request with an error.
 func TestHelperRefuses(t *testing.T) {
@@ -152,6 +159,8 @@ func TestIdentity(t *testing.T) {
 	defer app.Close()
 	go func() { _ = ServeApp(app, "") }()
 	port := app.Addr().(*net.TCPAddr).AddrPort().Port()
+	defer func(more time.Duration) { patience = more }(patience)
+	patience = Patience // it waits for the end of a line
 	if got, err := identity(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)); err == nil {
 		t.Errorf("an app without a sidecar has the identity %q", got)
 	}

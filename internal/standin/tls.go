@@ -22,7 +22,7 @@ var errNameless = errors.New("the certificate names no workload")
 // certificate, so the server may reject it later.
 func identity(of netip.AddrPort) (string, error) {
 	var named string
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: Patience}, Config: &tls.Config{
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{
 		InsecureSkipVerify: true, // only the mesh knows the issuer
 		NextProtos:         ofMesh,
 		MinVersion:         tls.VersionTLS12,
@@ -34,7 +34,7 @@ func identity(of netip.AddrPort) (string, error) {
 			return err
 		},
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience*3/2)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*3/2)
 	defer cancel()
 	c, err := dialer.DialContext(ctx, "tcp", of.String())
 	if err == nil {
