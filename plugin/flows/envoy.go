@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -103,11 +104,17 @@ func (f *flows) learning() bool {
 // serves reports whether the sidecar listens on a port in the family. The call uses lo, so it is not redirected.
 func (f *flows) serves(family netip.Addr, port uint16) bool {
 	lo := map[bool]string{false: "127.0.0.1", true: "::1"}[family.Is6()]
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(lo, fmt.Sprint(port)), standin.Patience)
-	if err == nil {
-		_ = c.Close()
+	for range tries {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(lo, fmt.Sprint(port)), standin.Patience)
+		if err == nil {
+			_ = c.Close()
+			return true
+		}
+		if !os.IsTimeout(err) {
+			break
+		}
 	}
-	return err == nil
+	return false
 }
 
 // unserved reports a flow that could not be made.
@@ -150,13 +157,18 @@ func (f *flows) heldInbound(asker *standin.Asker, own netip.AddrPort) {
 	f.held(result(report.HeldInbound, own, report.Sidecar), call)
 }
 
-// held makes a call that nothing may answer.
+// held makes a call that nothing may answer. It repeats a call without an answer.
 func (f *flows) held(r report.Result, call func() (string, error)) {
-	answer, err := call()
-	if err != nil {
-		answer, r.Error = cmp.Or(answer, strangerIn(err)), oneLine(err)
+	for range tries {
+		answer, err := call()
+		if r.Got, r.Error = answer, ""; err != nil {
+			r.Got, r.Error = cmp.Or(answer, strangerIn(err)), oneLine(err)
+		}
+		if r.Got != "" {
+			break
+		}
 	}
-	r.Got, r.Well = answer, answer == ""
+	r.Well = r.Got == ""
 	f.say(r)
 }
 

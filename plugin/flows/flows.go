@@ -256,7 +256,9 @@ func (f *flows) try(r report.Result, call func() (string, error)) {
 		answer, err := call()
 		r.Got, r.Error = answer, ""
 		if err != nil {
-			r.Got, r.Error = strangerIn(err), oneLine(err)
+			if r.Got, r.Error = strangerIn(err), oneLine(err); r.Got != "" {
+				break
+			}
 			continue
 		}
 		r.Well = isFrom(answer, r.Want, r.To)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,11 +117,12 @@ func (p pods) running(netns string, user int, args ...string) (ended func() (str
 	p.Helper()
 	c, out := p.as(netns, user, args...)
 	await.Must(p.T, c.Start())
-	done := make(chan error, 1)
-	go func() { done <- c.Wait() }()
-	ended = func() (string, error) { err := <-done; return out.String(), err }
-	p.Cleanup(func() { _ = c.Process.Kill() })
-	return ended
+	wait := sync.OnceValue(c.Wait)
+	p.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = wait()
+	})
+	return func() (string, error) { err := wait(); return out.String(), err }
 }
 
 // peer starts the peer. callers ends it, and returns who has reached it.
