@@ -66,7 +66,7 @@ func TestAgentAnswers(t *testing.T) {
 		pod := cart()
 		return facts.Response{Pod: &pod}
 	})
-	r.conf["agentTimeout"] = "10s"
+	r.conf["agentTimeout"] = "60s"
 	r.must("ADD")
 	r.redirected(`{"proxyUID":4242}`)
 	want := facts.Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0", UID: "0f3b2a52", NoNamespace: true}

@@ -142,7 +142,7 @@ func TestServeRefusesOthers(t *testing.T) {
 	serve(t, server{func(context.Context, Request) Response {
 		asked.Store(true)
 		return Response{Pod: &redirect.Pod{}}
-	}, lineTimeout}, l)
+	}, patient}, l)
 	for _, err := range []error{
 		os.Chmod(filepath.Dir(filepath.Dir(path)), 0o711), os.Chmod(filepath.Dir(path), 0o711), os.Chmod(path, 0o666),
 	} {
