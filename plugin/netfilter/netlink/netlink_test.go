@@ -45,6 +45,15 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
+// inOwnNamespace brings the test into a network namespace of its own, where nobody else adds interfaces.
+func inOwnNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // it is never unlocked, so the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func dial(t *testing.T) *Conn {
 	t.Helper()
 	c, err := Dial(unix.NETLINK_ROUTE)
@@ -91,8 +100,9 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestDump lists the interfaces of this namespace.
+// TestDump lists the interfaces of a namespace.
 func TestDump(t *testing.T) {
+	inOwnNamespace(t)
 	c := dial(t)
 	replies, err := c.Dump(Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)})
 	if err != nil || len(replies) == 0 {
@@ -106,6 +116,7 @@ func TestDump(t *testing.T) {
 // TestLimit checks that the limit covers all dumps of a connection, by the memory that they need, and that the error
 // names it.
 func TestLimit(t *testing.T) {
+	inOwnNamespace(t)
 	c := dial(t)
 	links := Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)}
 	if _, err := c.Dump(links); err != nil {
@@ -196,10 +207,7 @@ func flood(t *testing.T, to unix.Sockaddr) {
 
 // TestFlooded checks that requests and Hear end in time, however much somebody else sends.
 func TestFlooded(t *testing.T) {
-	runtime.LockOSThread() // it is never unlocked, so the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	inOwnNamespace(t)
 	for name, c := range map[string]struct {
 		wait func(*Conn) error
 		to   func(*Conn) unix.Sockaddr
@@ -233,10 +241,7 @@ func TestFlooded(t *testing.T) {
 
 // TestHear receives the notification of a new interface, and no other one.
 func TestHear(t *testing.T) {
-	runtime.LockOSThread() // it is never unlocked, so the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	inOwnNamespace(t)
 	c := dial(t)
 	if err := c.Join(unix.RTNLGRP_LINK); err != nil {
 		t.Fatal(err)
