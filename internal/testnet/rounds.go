@@ -1,6 +1,8 @@
 package testnet
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +20,7 @@ const Silent = 12
 // packet that was queued after all others, and every stand-in's event loop completes an iteration.
 type rounds struct {
 	from, to int // UDP sockets on lo, which no rules affect
+	sent     uint64
 	servers  []*server
 
 	mutex  sync.Mutex
@@ -41,7 +44,8 @@ func newRounds(n *node) (r *rounds, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, unix.Connect(r.from, to)
+	err = unix.SetsockoptTimeval(r.to, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
+	return r, errors.Join(err, unix.Connect(r.from, to))
 }
 
 func (r *rounds) close() {
@@ -153,19 +157,32 @@ func (r *rounds) everyProcessor() error {
 		left--
 		var one unix.CPUSet
 		one.Set(cpu)
-		packet := []byte{byte(cpu)}
-		err := unix.SchedSetaffinity(0, &one)
-		if err == nil {
-			_, err = unix.Write(r.from, packet)
-		}
-		if err == nil {
-			_, err = unix.Read(r.to, packet)
-		}
-		if err != nil {
+		if err := errors.Join(unix.SchedSetaffinity(0, &one), r.arrives()); err != nil {
 			return err
 		}
 	}
 	return unix.SchedSetaffinity(0, &all)
+}
+
+// arrives sends a packet and waits for it. It sends one that does not arrive again: the kernel drops packets that come
+// to a full queue.
+func (r *rounds) arrives() error {
+	r.sent++
+	packet := binary.NativeEndian.AppendUint64(nil, r.sent)
+	for {
+		if _, err := unix.Write(r.from, packet); err != nil {
+			return err
+		}
+		for received, err := make([]byte, len(packet)), error(nil); !errors.Is(err, unix.EAGAIN); {
+			_, err = unix.Read(r.to, received)
+			switch {
+			case err == nil && bytes.Equal(received, packet): // others are late
+				return nil
+			case err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN):
+				return err
+			}
+		}
+	}
 }
 
 // errSilence is the error if nothing has arrived.

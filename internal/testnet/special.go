@@ -31,7 +31,7 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	}
 	defer proxy.close()
 	err = unix.Bind(proxy.fd, sockaddr(source))
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
 		// A child process has a copy of the app's socket between its fork and its exec.
 		time.Sleep(time.Millisecond)
 		err = unix.Bind(proxy.fd, sockaddr(source))

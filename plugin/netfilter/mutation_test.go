@@ -297,7 +297,7 @@ func waits(r testnet.Result) int {
 func (h *hunter) run(profile testnet.Profile, flow testnet.Flow) testnet.Result {
 	family := testnet.Family(h.family)
 	return testnet.Result{Flow: flow, Family: family,
-		Got: h.lab.Run(flow, family), Want: testnet.Expected(profile, flow, family)}
+		Got: h.lab.RunOnce(flow, family), Want: testnet.Expected(profile, flow, family)}
 }
 
 // deleteRule deletes the rules with the comment from a chain.
