@@ -2,6 +2,9 @@ module github.com/istio-pod-network/controller
 
 go 1.26.8
 
+// Other programs write there while go looks for packages.
+ignore ./dist
+
 require (
 	github.com/BurntSushi/toml v1.6.0
 	github.com/containernetworking/cni v1.3.1

@@ -66,6 +66,9 @@ func goToolOn(t *testing.T, on system, args ...string) string {
 	return string(out)
 }
 
+// notSources are directories without sources. In bin and dist other programs write meanwhile.
+var notSources = []string{".git", "bin", "dist", "testdata"}
+
 // lookAtSources reads the name and time of every source file. Otherwise `go test` would return the cached result of
 // other sources, because it does not see what a go command in a test reads.
 func lookAtSources(t *testing.T) {
@@ -74,7 +77,7 @@ func lookAtSources(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && slices.Contains([]string{".git", "bin", "testdata"}, entry.Name()):
+		case entry.IsDir() && slices.Contains(notSources, entry.Name()):
 			return fs.SkipDir
 		case filepath.Ext(path) == ".go", entry.Name() == "go.mod", entry.Name() == "go.sum":
 			_, err = os.Stat(path)
