@@ -42,6 +42,7 @@ type Server struct {
 
 	etcd, apiserver *Process
 	pki             pki
+	admin           *rest.Config
 }
 
 // Start starts etcd and the API server on loopback, and waits until the API server is ready.
@@ -54,6 +55,13 @@ func Start(bin, dir string, flags ...string) (*Server, error) {
 func (s *Server) Start() error {
 	var err error
 	if s.pki, err = newPKI(s.Dir, s.Host); err != nil {
+		return err
+	}
+	s.admin = &rest.Config{Host: s.URL(), QPS: -1, TLSClientConfig: rest.TLSClientConfig{
+		CAFile: s.pki.ca.cert, CertFile: s.pki.admin.cert, KeyFile: s.pki.admin.key,
+	}}
+	// With files alone, client-go would read them again every few minutes, also after a test has removed them.
+	if err := rest.LoadTLSFiles(s.admin); err != nil {
 		return err
 	}
 	if err := os.WriteFile(s.path("audit.yaml"), []byte(auditPolicy), 0o600); err != nil {
@@ -149,11 +157,7 @@ func (s *Server) Stop() {
 }
 
 // Admin returns a client configuration with all rights and no rate limit.
-func (s *Server) Admin() *rest.Config {
-	return &rest.Config{Host: s.URL(), QPS: -1, TLSClientConfig: rest.TLSClientConfig{
-		CAFile: s.pki.ca.cert, CertFile: s.pki.admin.cert, KeyFile: s.pki.admin.key,
-	}}
-}
+func (s *Server) Admin() *rest.Config { return rest.CopyConfig(s.admin) }
 
 // URL returns the URL of the API server.
 func (s *Server) URL() string {
