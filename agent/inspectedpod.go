@@ -11,7 +11,6 @@ import (
 	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/plugin/look/report"
 	"github.com/istio-pod-network/controller/plugin/record"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // checkWithin limits a look into a pod's network, so that its answer comes before inspectTimeout.
@@ -120,14 +119,6 @@ func (c checks) unchecked(backends []string) (all []inspect.Rules) {
 		}
 	}
 	return all
-}
-
-// recordsOf returns the records of a pod.
-func recordsOf(pod *corev1.Pod, records map[string][]record.Record) (its []record.Record) {
-	for _, id := range kube.IDs(pod) {
-		its = append(its, records[id]...)
-	}
-	return its
 }
 
 // recordedAs converts a record into the form of inspect.

@@ -48,6 +48,18 @@ func (c checkedBy) Rules(_ context.Context, its record.Record) report.Rules {
 	return report.Rules{Why: c(its).Why, Legacy: []string{its.ContainerID}}
 }
 
+// indexed returns the records of a store.
+func indexed(t *testing.T, store record.Store) *mark.Index {
+	t.Helper()
+	index := mark.NewIndex(store, agenttest.Quiet(), func(record.Record, bool) {}, func(string) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- index.Run(ctx) }()
+	t.Cleanup(func() { cancel(); await.Must(t, <-ended) })
+	await.Eventually(t, time.Minute, "the records are known", index.Ready)
+	return index
+}
+
 // The answer has the pod's record of this boot, and the result of CHECK.
 func TestInspectedPod(t *testing.T) {
 	marked, unrecorded := agenttest.MeshPod("marked"), agenttest.MeshPod("unrecorded")
@@ -59,13 +71,9 @@ func TestInspectedPod(t *testing.T) {
 	other.NetNS = "another-boot/2/2"
 	await.Must(t, store.Put(its))
 	await.Must(t, store.Put(other))
+	ctx := t.Context()
 	a := &agent{boot: agenttest.Boot, pods: pods, patrol: patrol.New(patrol.Config{Store: store}),
-		records: mark.NewIndex(store, agenttest.Quiet(), func(record.Record, bool) {}, func(string) {})}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- a.records.Run(ctx) }()
-	t.Cleanup(func() { cancel(); await.Must(t, <-ended) })
-	await.Eventually(t, time.Minute, "the records are known", a.records.Ready)
+		records: indexed(t, store)}
 
 	a.checks = checks{checkedBy(func(record.Record) patrol.Checked { return patrol.Checked{Looked: true, Drift: "d"} })}
 	want := inspect.Pod{Namespace: "shop", Name: "marked", UID: "uid-of-marked", Record: &inspect.Record{

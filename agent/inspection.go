@@ -91,7 +91,7 @@ func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 func (a *agent) inspectedNode() inspect.Node {
 	now := time.Now()
 	n := inspect.Node{Node: a.node, Agent: buildinfo.Version(), Questions: inspect.Questions, Time: now.UTC()}
-	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), now)
+	n.Pods = a.podsOf(a.pods.All(), now)
 	n.Unchecked = a.checks.unchecked(n.Pods.Backends)
 	n.Plugin, n.Installation = a.installation.inspected()
 	n.Ready, n.Checks = checked(a.ready())
@@ -114,7 +114,7 @@ func checked(checks []health.Check) (ready bool, all []inspect.Check) {
 }
 
 // podsOf counts the pods that are not over, by their records.
-func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, now time.Time) inspect.Pods {
+func (a *agent) podsOf(pods []*corev1.Pod, now time.Time) inspect.Pods {
 	p := inspect.Pods{Waiting: []string{}, WaitingLong: []string{}}
 	backends := map[string]bool{}
 	for _, pod := range pods {
@@ -128,7 +128,7 @@ func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, n
 		if kube.WaitsLong(pod, now, a.stuckAfter) {
 			p.WaitingLong = append(p.WaitingLong, name)
 		}
-		switch r, found := mark.Current(a.boot, recordsOf(pod, records)); {
+		switch r, found := mark.Current(a.boot, a.records.Of(kube.IDs(pod)...)); {
 		case !found:
 		case r.Decision == record.Redirect:
 			p.Redirected++

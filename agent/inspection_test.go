@@ -17,6 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/program"
@@ -29,7 +30,6 @@ import (
 
 // Pods are counted by their records of this boot. Pods that are over do not count.
 func TestPodsOf(t *testing.T) {
-	a := &agent{boot: "b", options: options{stuckAfter: time.Minute}}
 	now := time.Now()
 	held := agenttest.MeshPod("held")
 	held.Spec.InitContainers = []corev1.Container{{Name: "w", Command: []string{"/istio-pod-network-wait"}}}
@@ -38,21 +38,23 @@ func TestPodsOf(t *testing.T) {
 	over := agenttest.MeshPod("over")
 	over.Status.Phase = corev1.PodSucceeded
 	pods := []*corev1.Pod{agenttest.MeshPod("a"), agenttest.MeshPod("left"), agenttest.MeshPod("rebooted"), held, over}
-	records := map[string][]record.Record{}
+	store := record.Store{Dir: t.TempDir()}
 	for _, pod := range pods {
-		r := record.Record{Decision: record.Redirect, Backend: "nftables", NetNS: "b/1/2", Time: now}
+		r := agenttest.RecordFor(pod, "1/2")
+		r.ContainerID = pod.Name
 		switch pod.Name {
 		case "left":
 			r.Decision, r.Backend = record.Untouched, ""
 		case "rebooted":
-			r.NetNS = "c/1/2"
+			r.NetNS = "another-boot/1/2"
 		}
-		records[string(pod.UID)] = []record.Record{r}
+		await.Must(t, store.Put(r))
 	}
+	a := &agent{boot: agenttest.Boot, records: indexed(t, store), options: options{stuckAfter: time.Minute}}
 	want := inspect.Pods{Redirected: 2, Left: 1, Backends: []string{"nftables"},
 		Waiting:     []string{held.Namespace + "/held"},
 		WaitingLong: []string{held.Namespace + "/held"}}
-	if got := a.podsOf(pods, records, now); !reflect.DeepEqual(got, want) {
+	if got := a.podsOf(pods, now); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
