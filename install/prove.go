@@ -23,6 +23,11 @@ const (
 	codeConfig    = 7 // invalid network configuration (CNI SPEC.md, "Error")
 )
 
+// leftWithin limits the wait for a process that the plugin has left with its output open. It counts from the plugin's
+// end, and what has not been read by then is lost. On a starved node reading may come late, so it is as long as the
+// plugin itself may take. Tests change it.
+var leftWithin = answersWithin
+
 // Why our entry is not chained although there is a network: no pod of the node would start with it.
 var (
 	errVersion   = errors.New("the plugin does not speak the version of that network")
@@ -124,7 +129,7 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (out 
 	defer cancel()
 	for {
 		plugin := exec.CommandContext(ctx, path)
-		plugin.Env, plugin.Stdin, plugin.WaitDelay = env, bytes.NewReader(stdin), time.Second
+		plugin.Env, plugin.Stdin, plugin.WaitDelay = env, bytes.NewReader(stdin), leftWithin
 		if out, err = plugin.Output(); errors.Is(err, exec.ErrWaitDelay) { // it succeeded, and left a process
 			return out, nil
 		}
