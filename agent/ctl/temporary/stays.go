@@ -29,9 +29,13 @@ func (s *Space) stays(ctx context.Context) error {
 	defer cancel()
 	what := "namespace " + s.Name + " is still being removed"
 	pods, err := s.core.Pods(s.Name).List(ctx, metav1.ListOptions{})
+	says, unkilled := s.unkilled(ctx)
 	switch {
-	case cluster.LacksRight(err):
-		what += fmt.Sprintf("; which pods stay could not be read%s: %v", cluster.Needs("the verb list on pods", err), err)
+	case cluster.LacksRight(err): // the chart's role has list on events alone: it cannot be limited to this namespace
+		what += fmt.Sprintf("; which pods stay could not be read (it needs the verb list on pods): %v", err)
+		if len(unkilled) > 0 {
+			what += "; kubelets could not end " + excerpt.Head(strings.Join(unkilled, ", "), longestNames)
+		}
 	case err != nil:
 		return fmt.Errorf("%s; which pods stay could not be read: %w", what, err)
 	case len(pods.Items) == 0:
@@ -46,25 +50,31 @@ func (s *Space) stays(ctx context.Context) error {
 	}
 	return fmt.Errorf("%s.%s A pod stays as long as the runtime cannot take its network down, as on a node that has lost "+
 		"the plugin: %s status says what a node lacks. Once it has the plugin again, its pods go. For a node that does not "+
-		"come back: kubectl -n %s delete pods --all --force --grace-period=0", what, s.unkilled(ctx), s.tool, s.Name)
+		"come back: kubectl -n %s delete pods --all --force --grace-period=0", what, says, s.tool, s.Name)
 }
 
-// unkilled returns a sentence with the last Event of a kubelet that cannot end a pod, "" if there is none.
-func (s *Space) unkilled(ctx context.Context) string {
+// unkilled returns a sentence with the last Event of a kubelet that cannot end a pod, "" if there is none, and the
+// names of all pods that have one.
+func (s *Space) unkilled(ctx context.Context) (says string, pods []string) {
 	list, err := s.core.Events(s.Name).List(ctx, metav1.ListOptions{FieldSelector: "reason=" + unkilled})
 	if err != nil {
-		return "" // without it, the pods are named all the same
+		return "", nil // without it, the pods are named if they can be listed
 	}
 	var last *corev1.Event
 	for i := range list.Items {
 		e := &list.Items[i]
-		if e.Reason == unkilled && (last == nil || last.LastTimestamp.Before(&e.LastTimestamp)) {
+		if e.Reason != unkilled {
+			continue
+		}
+		pods = append(pods, e.InvolvedObject.Name)
+		if last == nil || last.LastTimestamp.Before(&e.LastTimestamp) {
 			last = e
 		}
 	}
 	if last == nil {
-		return ""
+		return "", nil
 	}
+	slices.Sort(pods)
 	return fmt.Sprintf(" The kubelet says of %s: %s.", last.InvolvedObject.Name,
-		strings.TrimSuffix(excerpt.Head(last.Message, longestText), "."))
+		strings.TrimSuffix(excerpt.Head(last.Message, longestText), ".")), slices.Compact(pods)
 }

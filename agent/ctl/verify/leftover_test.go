@@ -112,7 +112,7 @@ func TestAlive(t *testing.T) {
 }
 
 // If kubelets cannot end pods, because the runtime cannot take their networks down, the error names the pods, says what
-// a kubelet says, and how to get rid of them. Without the right to list pods it has what the kubelet says.
+// a kubelet says, and how to get rid of them. Without the right to list pods it has those of which a kubelet says so.
 func TestStays(t *testing.T) {
 	const message = `error killing pod: failed to destroy network: failed to find plugin "istio-pod-network" in path`
 	const next = "kubectl -n istio-pod-network-verify delete pods --all --force --grace-period=0"
@@ -126,7 +126,8 @@ func TestStays(t *testing.T) {
 	}{
 		"pods": {true, nil, append(why, "pods that stay: mesh-0 on node-b, peer-0 on node-a."), "it needs"},
 		"no right": {true, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New(`User "reader" cannot`)),
-			append(why, "could not be read (it needs the verb list on pods): pods is forbidden"), "peer-0"},
+			append(why, "could not be read (it needs the verb list on pods): pods is forbidden",
+				"; kubelets could not end mesh-0, peer-1."), "peer-0"},
 		"no answer": {true, errors.New("connection refused"),
 			[]string{"not within 50ms: ", "could not be read: connection refused"}, next},
 		"no pod": {false, nil, []string{"kubectl get namespace istio-pod-network-verify -o yaml"}, next},
@@ -148,6 +149,9 @@ func TestStays(t *testing.T) {
 				}
 			}
 			mesh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "mesh-0", UID: "u"}}
+			another := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "peer-1", UID: "v"}}
+			f.warned(another, "FailedKillPod", "an earlier message")
+			f.warned(mesh, "FailedKillPod", message)
 			f.warned(mesh, "FailedKillPod", message)
 			f.warned(mesh, "Unhealthy", "not ready")
 			f.PrependReactor("list", "pods", func(kubetesting.Action) (bool, runtime.Object, error) {
