@@ -61,7 +61,8 @@ var mostInterfaces = 10_000
 
 // noIPv6 reports whether the calling thread's network namespace cannot send IPv6: the kernel has no IPv6, or
 // disable_ipv6 is 1 for all and default and on every interface but lo. Each interface is checked, because "all" only
-// has the value that was last written to all of them.
+// has the value that was last written to all of them. ipv6Addresses would not do: an interface that is down has no
+// address.
 func noIPv6() (bool, error) {
 	off, err := allWithout6()
 	if err != nil {
