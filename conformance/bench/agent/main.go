@@ -97,7 +97,7 @@ type row struct {
 const (
 	machines = 0    // for times, which depend on the machine and the API server
 	clear    = 1.25 // for numbers that differ a little between runs
-	exact    = 1    // for counts, and for the memory limit, above which the kernel kills a process
+	exact    = 1    // for counts, memory while idle, and the memory limit, above which the kernel kills a process
 )
 
 func (m measurement) report(rows []row) error {

@@ -10,8 +10,9 @@ func TestVerdict(t *testing.T) {
 	}{
 		"within":                        {row{"x", 100, 128, "MiB", exact}, false},
 		"what the kernel kills":         {row{"x", 129, 128, "MiB", exact}, true},
-		"a little over":                 {row{"x", 45, 40, "MiB", clear}, false},
-		"clearly over":                  {row{"x", 51, 40, "MiB", clear}, true},
+		"memory while idle":             {row{"x", 41, 40, "MiB", exact}, true},
+		"a little over":                 {row{"x", 65, 60, "MiB", clear}, false},
+		"clearly over":                  {row{"x", 76, 60, "MiB", clear}, true},
 		"two writes where one would do": {row{"x", 1.002, 1, "", exact}, true},
 		"a time":                        {row{"x", 9000, 50, "ms", machines}, false},
 		"without a budget":              {row{"x", 9000, 0, "ms", 0}, false},
