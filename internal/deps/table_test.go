@@ -321,7 +321,7 @@ var rules = []rule{
 	}, forbidden: with(heavy, map[string]string{"net": oneEntry, "os/exec": oneEntry, "plugin/netfilter/...": oneEntry})},
 	{dir: "internal/escape", allowed: []string{"golang.org/x/sys/unix"}},
 	{dir: "internal/excerpt", standard: []string{"strconv", "strings", "unicode/utf8"}},
-	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
+	{dir: "internal/fdleak", standard: []string{"fmt", "os", "time"}},
 	{dir: "internal/files", standard: []string{
 		"bytes", "fmt", "io", "io/fs", "math/rand/v2", "os", "path/filepath", "syscall",
 	}},

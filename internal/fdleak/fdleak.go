@@ -5,14 +5,24 @@ package fdleak
 import (
 	"fmt"
 	"os"
+	"time"
 )
 
+// patience limits the wait for what is still being closed: an HTTP client closes its connection some time after the
+// server has. pause is the time between two looks.
+const patience, pause = time.Minute, 20 * time.Millisecond
+
 // Run runs the tests of m, a *testing.M, and returns the exit status for the test binary. It is 1 if all tests passed
-// but more file descriptors are open than before.
-func Run(m interface{ Run() int }) int {
+// but more file descriptors are open than before, and stay open.
+func Run(m interface{ Run() int }) int { return run(m, patience) }
+
+func run(m interface{ Run() int }, patience time.Duration) int {
 	before := open()
-	code := m.Run()
-	if after := open(); code == 0 && len(after) > len(before) {
+	code, after := m.Run(), open()
+	for end := time.Now().Add(patience); code == 0 && len(after) > len(before) && time.Now().Before(end); after = open() {
+		time.Sleep(pause)
+	}
+	if code == 0 && len(after) > len(before) {
 		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
 		code = 1
 	}
