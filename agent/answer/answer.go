@@ -47,6 +47,7 @@ type Answerer struct {
 	reader     kube.PodReader
 	answered   func(Source)
 	slots      chan struct{} // one for each live read in progress
+	within     time.Duration // limits the whole answer
 	questions
 }
 
@@ -54,13 +55,14 @@ type Answerer struct {
 func New(
 	node string, pods *kube.Pods, namespaces *kube.Namespaces, reader kube.PodReader, answered func(Source),
 ) *Answerer {
-	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads), questions{}}
+	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads), answerWithin,
+		questions{}}
 }
 
 // Answer answers one question, for facts.Serve. If it finds no answer in time, it returns an error that makes the
 // runtime retry the pod.
 func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, a.within)
 	defer cancel()
 	pod, source, err := a.find(ctx, q)
 	if err == nil {

@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// answering returns an Answerer with these pods in its cache, and with a function as the API server.
+// answering returns an Answerer with these pods in its cache, and with a function as the API server. It has as much
+// time as the question gives it.
 func answering(t *testing.T, reader agenttest.Reader, pods ...*corev1.Pod) (*Answerer, *source.FakeControllerSource) {
 	c, from := agenttest.Pods(t, func(string) {}, pods...)
 	namespaces := agenttest.Namespaces(t, func(_ context.Context, name string) (map[string]string, error) {
@@ -34,7 +35,9 @@ func answering(t *testing.T, reader agenttest.Reader, pods ...*corev1.Pod) (*Ans
 		}
 		return map[string]string{annotation.Initialize: "true", "other": "x"}, nil
 	})
-	return New("node", c, namespaces, reader, func(Source) {}), from
+	a := New("node", c, namespaces, reader, func(Source) {})
+	a.within = time.Hour
+	return a, from
 }
 
 // sidecar is the answer about a pod of agenttest, with everything that the decision depends on.
@@ -157,18 +160,22 @@ func TestAnswerMeanwhile(t *testing.T) {
 // A pod that was read from the API server is known while that is away, until the watch has delivered it. From then on
 // the watch is used, also about its deletion.
 func TestAnswerAgain(t *testing.T) {
-	away := false
+	away, reads, giveUp := false, 0, func() {}
 	a, from := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
-		if away {
-			return nil, errors.New("connection refused")
+		if !away {
+			return agenttest.MeshPod(name), nil
 		}
-		return agenttest.MeshPod(name), nil
+		if reads++; reads == 2 {
+			giveUp()
+		}
+		return nil, errors.New("connection refused")
 	})
 	var sources []Source
 	a.answered = func(s Source) { sources = append(sources, s) }
-	ask := func(uid string) facts.Response {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace) // long enough for one request to the API server
+	ask := func(uid string) facts.Response { // for as long as the second request to an API server that is away
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+		reads, giveUp = 0, cancel
 		return a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart", UID: uid})
 	}
 	ask("uid-of-cart")

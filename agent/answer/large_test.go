@@ -1,6 +1,7 @@
 package answer
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/kube"
@@ -27,8 +29,8 @@ const (
 	whole       = 1500 << 10
 )
 
-// serving returns a client of an API server with one pod.
-func serving(t *testing.T, pod *corev1.Pod) *kube.Client {
+// serving returns the reader of an API server with one pod. It waits for that as long as it may.
+func serving(t *testing.T, pod *corev1.Pod) agenttest.Reader {
 	t.Helper()
 	pod.APIVersion, pod.Kind = "v1", "Pod"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -42,7 +44,9 @@ func serving(t *testing.T, pod *corev1.Pod) *kube.Client {
 		server.URL), 0o600))
 	client, err := kube.Connect(kube.Config{Kubeconfig: path, QPS: 100, Burst: 100})
 	await.Must(t, err)
-	return client
+	return func(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+		return client.Pod(kube.Patient(ctx), namespace, name)
+	}
 }
 
 // large are pods as large as the API server accepts.
@@ -110,14 +114,16 @@ func TestAnswerAboutLargePods(t *testing.T) {
 			pod, same := agenttest.MeshPod(name), agenttest.MeshPod(name)
 			change(pod)
 			change(same)
-			a, _ := answering(t, serving(t, same).Pod, pod.DeepCopy())
+			a, _ := answering(t, serving(t, same), pod.DeepCopy())
 			socket := filepath.Join(t.TempDir(), "s", "agent.sock")
 			l, err := facts.Listen(socket)
 			await.Must(t, err)
 			served := make(chan error)
 			go func() { served <- facts.Serve(l, a.Answer) }()
 			t.Cleanup(func() { _ = l.Close(); await.Must(t, <-served) })
-			got, err := facts.Ask(t.Context(), socket, facts.Request{Namespace: "shop", Name: name})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // for slow machines
+			defer cancel()
+			got, err := facts.Ask(ctx, socket, facts.Request{Namespace: "shop", Name: name})
 			await.Must(t, err)
 			if len(got.Containers) != len(pod.Spec.Containers) {
 				t.Errorf("%d containers, want %d", len(got.Containers), len(pod.Spec.Containers))
