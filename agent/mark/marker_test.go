@@ -219,9 +219,12 @@ func TestMarkerTakenAway(t *testing.T) {
 	b.pod = pod.DeepCopy()
 	b.source.Modify(pod)
 	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !inCache() })
+	w, _ := b.last(id)
+	w.at = time.Now() // the waits may have taken long
+	b.written.Store(id, w)
 	b.reconcile(t.Context(), id)
 	b.expect(t, 1, Marked)
-	w, _ := b.last(id)
+	w, _ = b.last(id)
 	w.at = w.at.Add(-remarkAfter)
 	b.written.Store(id, w)
 	b.reconcile(t.Context(), id)
@@ -326,11 +329,12 @@ func TestMarkerWithoutWatch(t *testing.T) {
 		"a static pod":           {watchLate, mirror, nil, 1, true, nil},
 		"the API server is away": {watchLate, nil, errors.New("connection refused"), 1, false, nil},
 	} {
-		r := agenttest.RecordFor(pod, "1/1")
-		r.Time = time.Now().Add(-c.age)
-		b := benchWith(t, nil, pod, r)
+		b := benchWith(t, nil, pod)
 		reads := 0
 		b.Reader = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return c.live, c.err }
+		r := agenttest.RecordFor(pod, "1/1")
+		r.Time = time.Now().Add(-c.age) // only now: the young one must not become old meanwhile
+		b.records.replace("0", &recordFile{record: r})
 		if settled := b.reconcile(t.Context(), string(pod.UID)); settled != c.settle || reads != c.reads {
 			t.Errorf("%s: settled %t, %d reads", name, settled, reads)
 		}
