@@ -79,6 +79,7 @@ func TestFight(t *testing.T) {
 			}
 		}
 	}()
+	began := time.Now()
 	keep(t, &Keeper{Config: n.Config, Report: func(p Pass) {
 		passes.Add(1)
 		repairs.Add(int32(len(p.Repaired)))
@@ -89,10 +90,11 @@ func TestFight(t *testing.T) {
 		}
 	}})
 	await.Eventually(t, patience, "the contest goes on", func() bool { return unready.Load() >= 3 })
-	if got := repairs.Load(); got > 20 {
+	burst := 1 + int32(time.Since(began)/burstWithin) // a machine that stands still for so long ends a contest
+	if got := repairs.Load(); got > 20*burst {
 		t.Errorf("%d repairs, and three times not ready", got)
 	}
-	if got := passes.Load(); got > 100 {
+	if got := passes.Load(); got > 100*burst {
 		t.Errorf("%d passes", got)
 	}
 	if text := *said.Load(); !strings.Contains(text, "again and again") || !strings.Contains(text, "without our entry") {

@@ -17,7 +17,10 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
-func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
+func TestMain(m *testing.M) {
+	patience = time.Minute
+	os.Exit(fdleak.Run(m))
+}
 
 // version returns the n-th version of the owner's file. The versions differ in length too.
 func version(n int) string {

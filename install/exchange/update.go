@@ -18,8 +18,9 @@ import (
 // edited, for example because they are incomplete.
 type Edit func(existing []byte) ([]byte, error)
 
-// patience is how long to wait for somebody who writes into the file in place.
-const patience = 2 * time.Second
+// patience is how long to wait for somebody who writes into the file in place. It is longer in the tests, where that is
+// a part of this process, which a busy machine may hold up as a whole.
+var patience = 2 * time.Second
 
 // Update edits a file that others write too. It never replaces contents that it has not read: it exchanges the edited
 // file with the one that has the name at that moment, and if that is not the one that it has read, it edits that one
