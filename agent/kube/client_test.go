@@ -93,7 +93,7 @@ func TestRemoveTaint(t *testing.T) {
 			}
 			return 200, `{"kind": "Node", "apiVersion": "v1"}`
 		})
-		removed, err := client.RemoveTaint(t.Context(), "n", "k")
+		removed, err := client.RemoveTaint(Patient(t.Context()), "n", "k")
 		if removed != c.removed || (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s: removed is %t, %v", name, removed, err)
 		}
@@ -107,6 +107,7 @@ func TestRemoveTaint(t *testing.T) {
 func TestRequests(t *testing.T) {
 	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "s", "name": "p", "managedFields": ` +
 		`[{"manager": "m"}]}, "spec": {"nodeName": "n"}}`
+	ctx := Patient(t.Context()) // for slow machines
 	for name, c := range map[string]struct {
 		do     func(*Client) (string, error)
 		answer string
@@ -114,38 +115,38 @@ func TestRequests(t *testing.T) {
 		result string
 	}{
 		"a pod, trimmed": {func(c *Client) (string, error) {
-			pod, err := c.Pod(t.Context(), "s", "p")
+			pod, err := c.Pod(ctx, "s", "p")
 			return fmt.Sprint(pod.Spec.NodeName, len(pod.ManagedFields)), err
 		}, pod, "GET /api/v1/namespaces/s/pods/p", "n0"},
 		"a mark": {func(c *Client) (string, error) {
-			return "", c.PatchPod(t.Context(), "s", "p", []byte(`{"metadata":{}}`))
+			return "", c.PatchPod(ctx, "s", "p", []byte(`{"metadata":{}}`))
 		}, pod, `PATCH /api/v1/namespaces/s/pods/p/status?fieldManager=istio-pod-network-agent ` +
 			`application/merge-patch+json {"metadata":{}}`, ""},
-		"a deletion": {func(c *Client) (string, error) { return "", c.DeletePod(t.Context(), "s", "p", "u") }, pod,
+		"a deletion": {func(c *Client) (string, error) { return "", c.DeletePod(ctx, "s", "p", "u") }, pod,
 			`DELETE /api/v1/namespaces/s/pods/p application/json {"kind":"DeleteOptions","apiVersion":"v1",` +
 				`"preconditions":{"uid":"u"}}`, ""},
 		"a namespace": {func(c *Client) (string, error) {
-			annotations, err := c.NamespaceAnnotations(t.Context(), "s")
+			annotations, err := c.NamespaceAnnotations(ctx, "s")
 			return annotations["a"], err
 		}, `{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "s", "annotations": ` +
 			`{"a": "b"}}}`,
 			"GET /api/v1/namespaces/s", "b"},
-		"the container runtime": {func(c *Client) (string, error) { return c.RuntimeVersion(t.Context(), "n") },
+		"the container runtime": {func(c *Client) (string, error) { return c.RuntimeVersion(ctx, "n") },
 			`{"kind": "Node", "apiVersion": "v1", "status": {"nodeInfo": {"containerRuntimeVersion": "containerd://2.1.4"}}}`,
 			"GET /api/v1/nodes/n", "containerd://2.1.4"},
 		"a DaemonSet": {func(c *Client) (string, error) {
-			d, err := c.DaemonSet(t.Context(), "s", "d")
+			d, err := c.DaemonSet(ctx, "s", "d")
 			return fmt.Sprint(d.Done(), d.Spec.Selector.MatchLabels), err
 		}, `{"metadata": {"generation": 2}, "spec": {"selector": {"matchLabels": {"a": "b"}}}, "status": ` +
 			`{"observedGeneration": 1}}`,
 			"GET /apis/apps/v1/namespaces/s/daemonsets/d", "false map[a:b]"},
 		"a change of one": {func(c *Client) (string, error) {
 			return "",
-				c.PatchDaemonSet(t.Context(), "s", "d", []byte("{}"))
+				c.PatchDaemonSet(ctx, "s", "d", []byte("{}"))
 		}, "{}",
 			"PATCH /apis/apps/v1/namespaces/s/daemonsets/d application/strategic-merge-patch+json {}", ""},
 		"its pods": {func(c *Client) (string, error) {
-			pods, err := c.PodsWith(t.Context(), "s", map[string]string{"a": "b"})
+			pods, err := c.PodsWith(ctx, "s", map[string]string{"a": "b"})
 			return fmt.Sprint(len(pods)), err
 		}, `{"kind": "PodList", "apiVersion": "v1", "items": [` + pod + `]}`,
 			"GET /api/v1/namespaces/s/pods?labelSelector=a%3Db", "1"},
@@ -176,11 +177,12 @@ func TestCount(t *testing.T) {
 		await.Must(t, err)
 		clients = append(clients, c)
 	}
-	_, _ = clients[0].Pod(t.Context(), "s", "p")
-	_, _ = clients[1].NamespaceAnnotations(t.Context(), "s")
-	_ = clients[1].PatchPod(t.Context(), "s", "p", []byte("{}"))
+	ctx := Patient(t.Context()) // for slow machines
+	_, _ = clients[0].Pod(ctx, "s", "p")
+	_, _ = clients[1].NamespaceAnnotations(ctx, "s")
+	_ = clients[1].PatchPod(ctx, "s", "p", []byte("{}"))
 	server.Close()
-	_, _ = clients[0].RuntimeVersion(t.Context(), "n")
+	_, _ = clients[0].RuntimeVersion(ctx, "n")
 	want := [][]string{{"GET 404", "GET <error>"}, {"GET 404", "PATCH 404"}}
 	if !slices.EqualFunc(counted, want, slices.Equal[[]string]) {
 		t.Errorf("%q, want %q", counted, want)
