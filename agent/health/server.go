@@ -24,8 +24,9 @@ const retry = 2 * time.Second
 // Server is the agent's HTTP server. If another process has its port, the agent does not end: its work for the node's
 // pods does not need the port.
 type Server struct {
-	address string
-	log     logrus.FieldLogger
+	address        string
+	log            logrus.FieldLogger
+	header, answer time.Duration // limits of a connection
 
 	mu      sync.Mutex
 	bound   net.Addr // nil: it is not listening
@@ -34,7 +35,7 @@ type Server struct {
 
 // NewServer returns a server for the address. It does not listen yet.
 func NewServer(address string, log logrus.FieldLogger) *Server {
-	return &Server{address: address, log: log, problem: "starting"}
+	return &Server{address: address, log: log, header: headerTimeout, answer: answerTimeout, problem: "starting"}
 }
 
 // Listening returns whether the server is listening, and if not why.
@@ -70,7 +71,7 @@ func (s *Server) serve(ctx context.Context, h http.Handler) error {
 	s.bound = l.Addr()
 	s.mu.Unlock()
 	server := http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout,
+		Handler: h, ReadHeaderTimeout: s.header, ReadTimeout: s.header, WriteTimeout: s.answer,
 		MaxHeaderBytes: maxHeader,
 	}
 	server.SetKeepAlivesEnabled(false) // an idle connection would use memory without a benefit

@@ -27,9 +27,17 @@ func quiet(out io.Writer) *logrus.Logger {
 	return log
 }
 
+// patient returns a server that gives a client more time than a slow machine takes.
+func patient(address string, log logrus.FieldLogger) *Server {
+	s := NewServer(address, log)
+	s.header, s.answer = time.Minute, time.Minute
+	return s
+}
+
 // running returns the address of a running server on a port of loopback.
-func running(t *testing.T, s *Server) string {
+func running(t *testing.T) string {
 	t.Helper()
+	s := patient("127.0.0.1:0", quiet(io.Discard))
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { s.Run(ctx, Handler(prometheus.NewRegistry(), nil, nil)) })
@@ -104,7 +112,7 @@ func files(t *testing.T) int {
 // However many connections there are, from however many addresses, only few stay open, and the node's probes and a
 // Prometheus are served, even from an address with as many connections as allowed.
 func TestFlood(t *testing.T) {
-	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	to := running(t)
 	for _, addresses := range []int{1, 200} {
 		t.Run(fmt.Sprint(addresses), func(t *testing.T) {
 			before := files(t)
@@ -143,7 +151,7 @@ func TestFlood(t *testing.T) {
 
 // While connections arrive as fast as possible, from more addresses than may have one, the node's probes are served.
 func TestFloodGoesOn(t *testing.T) {
-	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	to := running(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var flooding sync.WaitGroup
 	for worker := range 4 {
@@ -169,7 +177,7 @@ func TestFloodGoesOn(t *testing.T) {
 
 // A connection serves one request.
 func TestNoKeepAlive(t *testing.T) {
-	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	to := running(t)
 	c := from(t, "127.0.0.1", to)
 	defer c.Close()
 	_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -184,7 +192,7 @@ func TestTakenPort(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	await.Must(t, err)
 	log := await.NewOutput(t)
-	s := NewServer(other.Addr().String(), quiet(log.File))
+	s := patient(other.Addr().String(), quiet(log.File))
 	if ok, detail := s.Listening(); ok || detail != "starting" {
 		t.Errorf("%t %q", ok, detail)
 	}
