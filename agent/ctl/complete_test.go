@@ -106,8 +106,14 @@ func TestCompletion(t *testing.T) {
 		{config(few), "verify --nodes ", failed},
 	} {
 		t.Setenv("KUBECONFIG", test.file)
-		_, stdout, _ := ran(append([]string{own, "__completeNoDesc"}, strings.Split(test.args, " ")...)...)
-		if got := strings.Join(strings.Fields(stdout), " "); got != test.want {
+		got := ""
+		for range 5 { // a shell gets fewer if a busy machine takes longer than it waits
+			_, stdout, _ := ran(append([]string{own, "__completeNoDesc"}, strings.Split(test.args, " ")...)...)
+			if got = strings.Join(strings.Fields(stdout), " "); got == test.want {
+				break
+			}
+		}
+		if got != test.want {
 			t.Errorf("%q: %s, want %s", test.args, got, test.want)
 		}
 	}
