@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,7 +55,8 @@ func TestSandboxes(t *testing.T) {
 	start := time.Now()
 	defer func() { // also if one was stuck
 		made := int(s.made.Load() - warm)
-		r.note("%d sandboxes in %.0f s, %d of them stuck", made, time.Since(start).Seconds(), made-s.gone)
+		r.note("%d sandboxes in %.0f s, %d of them stuck or without rules (none may be)", made, time.Since(start).Seconds(),
+			made-s.gone)
 		if again := s.again.Load(); again > 0 {
 			r.note("containerd was asked again %d times", again)
 		}
@@ -133,6 +136,8 @@ func (s *sandboxSoak) one() (err error) {
 	store := record.Store{Dir: s.node.Path(stateDir)}
 	if r, err := store.Get(id, "eth0"); err != nil || r.Decision != record.Redirect || r.PodUID != string(pod.UID) {
 		return fmt.Errorf("the record of %s is %+v, %w", pod.Name, r, err)
+	} else if err := s.hasRules(r); err != nil {
+		return fmt.Errorf("the network of %s: %w", pod.Name, err)
 	}
 	s.eventually(pod.Name+" is marked", func() bool { return s.marks.has(string(pod.UID)) })
 	s.stopSandbox(pod, id)
@@ -141,6 +146,36 @@ func (s *sandboxSoak) one() (err error) {
 	}
 	s.removeSandbox(pod, id)
 	return nil
+}
+
+// hasRules returns an error if the network namespace of a record has no packet rules of ours. A sandbox without
+// containers sends nothing, so a leak would not be seen.
+func (s *sandboxSoak) hasRules(r record.Record) error {
+	const dir = "/run/netns"
+	entries, err := os.ReadDir(s.node.Path(dir))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		info, err := os.Stat(filepath.Join(s.node.Path(dir), entry.Name()))
+		if err != nil { // another sandbox, which has gone meanwhile
+			continue
+		}
+		inode := info.Sys().(*syscall.Stat_t).Ino
+		if !strings.Contains(string(r.NetNS), fmt.Sprintf("/%d/", inode)) {
+			continue
+		}
+		rules, err := s.node.Command("nsenter", "--net="+filepath.Join(dir, entry.Name()), "--", "nft", "list",
+			"ruleset").CombinedOutput()
+		if err == nil && !strings.Contains(string(rules), "redirect to :15001") {
+			err = errors.New("nothing is redirected")
+		}
+		if err != nil {
+			return fmt.Errorf("%w:\n%.2000s", err, rules)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is not in %s of the node", r.NetNS, dir)
 }
 
 // runSandbox creates the sandbox of a pod, and returns its ID. A busy containerd may give up after 2 s
