@@ -57,7 +57,7 @@ const everyNodes = 3
 
 const (
 	services    = "10.96.0.0/16,fd00:96::/112"
-	startup     = 2 * time.Minute
+	startup     = 5 * time.Minute
 	pollEvery   = 100 * time.Millisecond
 	lan         = "lan" // the bridge between the nodes and the control plane
 	gateAddress = Address + ":6444"
