@@ -34,8 +34,11 @@ func (n *Node) Files() (Files, error) {
 	for _, dir := range n.dirs() {
 		root := n.Path(dir)
 		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			var e Entry
 			if err == nil && path != root {
-				all[dir+strings.TrimPrefix(path, root)], err = read(path)
+				if e, err = read(path); err == nil {
+					all[dir+strings.TrimPrefix(path, root)] = e
+				}
 			}
 			if errors.Is(err, fs.ErrNotExist) { // removed in the meantime
 				return nil
