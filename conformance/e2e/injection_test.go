@@ -81,7 +81,9 @@ func onceTo(program string, signal syscall.Signal) func(*cluster.Node, *rand.Ran
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 		for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) { // a plugin runs for milliseconds
 			if pids := n.Processes(program); len(pids) > 0 {
-				return nothing, syscall.Kill(pids[0], signal)
+				if err := syscall.Kill(pids[0], signal); !errors.Is(err, syscall.ESRCH) { // else it has just ended
+					return nothing, err
+				}
 			}
 			if time.Now().After(deadline) {
 				return nil, errNotNow

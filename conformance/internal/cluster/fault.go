@@ -175,7 +175,7 @@ func (n *Node) show() error {
 	defer n.mu.Unlock()
 	var failed []error
 	for _, path := range n.hidden {
-		failed = append(failed, do(n.Command("umount", path)))
+		failed = append(failed, do(n.Command("umount", "-l", path))) // also while a process tries to execute it
 	}
 	n.hidden = nil
 	return errors.Join(failed...)
