@@ -76,7 +76,7 @@ func (r *rig) constrained() {
 	_, err = mutating.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: name, ClientConfig: hook("/"), Rules: newPods, FailurePolicy: &fail, SideEffects: &none,
-			ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
+			ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"}, TimeoutSeconds: &hooksPatience,
 		}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, mutating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
@@ -84,7 +84,7 @@ func (r *rig) constrained() {
 		&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name},
 			Webhooks: []admissionv1.ValidatingWebhook{{
 				Name: name, ClientConfig: hook(scc.FinalPath), Rules: newPods, FailurePolicy: &fail, SideEffects: &none,
-				AdmissionReviewVersions: []string{"v1"},
+				AdmissionReviewVersions: []string{"v1"}, TimeoutSeconds: &hooksPatience,
 			}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, validating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
@@ -167,13 +167,14 @@ func openShiftIstio(whole *rig) {
 	whole.installedOnOpenShift()
 	whole.constrained()
 	whole.output(kubectlIn(system, "rollout", "restart", "daemonset", daemonSet))
-	whole.output(kubectlIn(system, "rollout", "status", "daemonset", daemonSet, "--timeout=2m"))
+	whole.output(kubectlIn(system, "rollout", "status", "daemonset", daemonSet, waits()))
+	whole.agentsReady() // the API server may still have the agent that has ended
 	for _, agent := range whole.agents() {
 		if by := agent.Annotations[scc.KeyAdmitted]; by != "istio-pod-network-agent" {
 			t.Errorf("the agent was admitted by %q", by)
 		}
 	}
-	whole.output(helm("test", release, "--timeout=2m"))
+	whole.output(helm("test", release, waits()))
 	wait := filepath.Join(build.Root(), "docs", "istio", "wait.yaml")
 	const openShift, multus = "PLATFORM=openshift", "values.pilot.cni.provider=multus"
 	project := func(t *testing.T, environment, files []string, values ...string) *rig {

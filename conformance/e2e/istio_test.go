@@ -71,6 +71,10 @@ var newPods = []admissionv1.RuleWithOperations{{
 		APIVersions: []string{"v1"}, Resources: []string{"pods"}},
 }}
 
+// hooksPatience is how many seconds the API server waits for a webhook: the most that it allows. By default it waits
+// ten, and then refuses the pod.
+var hooksPatience int32 = 30
+
 // istio runs Istio's injector as the cluster's webhook until the end of the test.
 func (r *rig) istio(environment, files []string, values ...string) {
 	r.Helper()
@@ -103,6 +107,7 @@ func (r *rig) istio(environment, files []string, values ...string) {
 			Rules:             newPods,
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectedFrom: "enabled"}},
 			FailurePolicy:     &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+			TimeoutSeconds: &hooksPatience,
 		}},
 	}, metav1.CreateOptions{})
 	must(r, err)
@@ -203,7 +208,9 @@ func (r *rig) everyVariant(init, image string) {
 func TestIstioStock(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.istio(nil, nil, cniEnabled)
+	// A busy machine may need more than the five seconds that Istio's validation has by default. Without rules it still
+	// fails, because the agent repairs a pod only after a minute.
+	r.istio(nil, nil, cniEnabled, "meshConfig.defaultConfig.proxyMetadata.PROBE_TIMEOUT=20s")
 	r.injectedNamespace("restricted", nil)
 	r.without()
 	r.everyVariant("istio-validation", istioImage)

@@ -259,7 +259,7 @@ func reset(before *survey) error {
 		}
 	}
 	commands := []*exec.Cmd{
-		kubectl("delete", "namespace", system, "istio-pod-network-test", "--ignore-not-found", "--timeout=2m"),
+		kubectl("delete", "namespace", system, "istio-pod-network-test", "--ignore-not-found", waits()),
 	}
 	if agentNodes != nil { // only then the CRD of Multus exists
 		ours := "--selector=app.kubernetes.io/part-of=" + release

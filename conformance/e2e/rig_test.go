@@ -168,6 +168,9 @@ func (r *rig) note(format string, args ...any) {
 // takes longer.
 var patience = map[bool]time.Duration{true: 5 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
 
+// waits is the flag that gives Helm, kubectl and the operator's tool the same time.
+func waits() string { return fmt.Sprint("--timeout=", patience) }
+
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
 	await.Eventually(r, patience, what, holds)
