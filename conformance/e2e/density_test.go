@@ -84,8 +84,7 @@ func TestFullNode(t *testing.T) {
 			func() bool { return strings.Contains(r.says(name, "app"), " answer ") })
 		r.noLeak(name)
 	}
-	memory, err := strconv.ParseFloat(r.series("process_resident_memory_bytes"), 64)
-	must(r, err)
+	memory := r.number("process_resident_memory_bytes")
 	after, answers := max(lastMark.Sub(lastRecord), 0), r.answers()
 	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, "+
 		"worst %d ms; last mark %d ms after the last record (at most %v); answers: %d from the watch, %d read, %d none; "+
@@ -102,11 +101,19 @@ func TestFullNode(t *testing.T) {
 func (r *rig) answers() (counts [3]int) {
 	r.Helper()
 	for i, source := range []string{"cache", "live", "none"} {
-		count, err := strconv.Atoi(r.metric(fmt.Sprintf("questions_total{answer=%q}", source)))
-		must(r, err)
-		counts[i] = count
+		counts[i] = int(r.number(fmt.Sprintf("istio_pod_network_questions_total{answer=%q}", source)))
 	}
 	return counts
+}
+
+// number returns the value of a series of the agent on the rig's node. It asks again if the agent does not answer.
+func (r *rig) number(series string) (value float64) {
+	r.Helper()
+	r.succeeds("the agent tells "+series, func() (err error) {
+		value, err = strconv.ParseFloat(r.series(series), 64)
+		return err
+	})
+	return value
 }
 
 func later(a, b time.Time) time.Time {

@@ -85,11 +85,12 @@ func (r *rig) notEscaped(name string) {
 // often the peer has answered it.
 func (r *rig) escapes(name string) (made, answered map[string]int) {
 	r.Helper()
+	log := ""
 	r.eventually("all attempts of "+name+" are made", func() bool {
-		return strings.Contains(r.says(name, "attacker"), "all attempts made\n")
+		log = r.says(name, "attacker")
+		return strings.Contains(log, "all attempts made\n")
 	})
 	made, answered = map[string]int{}, map[string]int{}
-	log := r.says(name, "attacker")
 	for line := range strings.Lines(log) {
 		if words := strings.Fields(line); len(words) > 3 && words[0] == "escape" && words[3] != "not" {
 			attempt := words[1] + " " + words[2]

@@ -82,7 +82,7 @@ func TestOwnerGroup(t *testing.T) {
 		r.hears(name, dns, "sidecar-dns")
 		r.noLeak(name)
 		r.marked(name)
-		log := r.says(name, migrate.Name)
+		log := r.said(name, migrate.Name)
 		for _, target := range []string{target4, target6, dns} {
 			if !strings.Contains(log, target+" answer peer\n") {
 				t.Errorf("%s of %s was not answered by the peer:\n%s", migrate.Name, name, log)

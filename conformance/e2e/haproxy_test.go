@@ -60,7 +60,7 @@ func TestHAProxy(t *testing.T) {
 		t.Errorf("leak: %d connections without the proxy", n)
 		r.leaks = n
 	}
-	r.attempts = strings.Count(r.says("cart-0", "app"), target4+" ")
+	r.attempts = strings.Count(r.said("cart-0", "app"), target4+" ")
 	pod = r.pod("cart-0")
 	pod.Status.PodIPs = pod.Status.PodIPs[:1] // the inbound listener is bound to IPv4
 	r.answersFrom("app", pod, 8080)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,9 +41,12 @@ func TestMeshPod(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
 		want := map[cluster.Runtime]string{cluster.Current: "drop-in", cluster.Debian: "spliced"}[r.node.Runtime]
-		if _, ready := readyz(r.node.Address()); !strings.Contains(ready, "("+want+")") {
-			r.Errorf("want the plugin %s: %s", want, ready)
-		}
+		r.succeeds("the plugin is "+want, func() error { // an agent that learns the runtime's version late splices first
+			if _, ready := readyz(r.node.Address()); !strings.Contains(ready, "("+want+")") {
+				return errors.New(ready)
+			}
+			return nil
+		})
 		r.seen(r.appPod("plain"))
 		pod := r.meshPod("cart-0")
 		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "8082"
@@ -61,9 +65,7 @@ func TestMeshPod(t *testing.T) {
 		r.answersFrom("sidecar-inbound", pod, 8080)
 		r.answersFrom("app", pod, 8090)
 		r.marked("cart-0")
-		if log := r.says("cart-0", "istio-validation"); !strings.Contains(log, "ready after") {
-			r.Errorf("the wait says %q", log)
-		}
+		r.waited("cart-0", "istio-validation")
 		if marked := r.pod("plain").Annotations; len(marked) > 0 {
 			r.Errorf("a pod outside the mesh was touched: %v", marked)
 		}
@@ -80,13 +82,20 @@ func TestInitWait(t *testing.T) {
 		pod.Spec.InitContainers[0] = waitContainer(mode)
 		r.create(pod)
 		r.throughSidecar(mode)
-		_, after, found := strings.Cut(strings.TrimSpace(r.says(mode, "istio-validation")), "ready after ")
-		if !found {
-			t.Errorf("--mode %s says %q", mode, r.says(mode, "istio-validation"))
-		}
-		took, _, _ := strings.Cut(after, ":")
-		r.note("%s: %s", mode, took)
+		r.note("%s: %s", mode, r.waited(mode, "istio-validation"))
 	}
+}
+
+// waited fails unless an init wait that has ended says that the rules were there. It returns how long it took.
+func (r *rig) waited(pod, wait string) (took string) {
+	r.Helper()
+	log := r.said(pod, wait)
+	_, after, found := strings.Cut(log, "ready after ")
+	if !found {
+		r.Errorf("the wait %s of %s says %q", wait, pod, log)
+	}
+	took, _, _ = strings.Cut(after, ":")
+	return took
 }
 
 // native turns the sidecar of a mesh pod into a native sidecar: an init container with restartPolicy Always.

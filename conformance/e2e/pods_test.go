@@ -134,12 +134,27 @@ func (r *rig) running(name string) *corev1.Pod {
 // says returns the log of a container, or the error as text.
 func (r *rig) says(pod, container string) string {
 	r.Helper()
-	log, err := nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(
-		r.ctx)
+	log, err := r.logOf(pod, container)
 	if err != nil {
 		return err.Error()
 	}
 	return string(log)
+}
+
+func (r *rig) logOf(pod, container string) ([]byte, error) {
+	return nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(r.ctx)
+}
+
+// said returns the log of a container that has started. It asks again if the kubelet of a busy node does not answer in
+// time.
+func (r *rig) said(pod, container string) (log string) {
+	r.Helper()
+	r.succeeds(container+" of "+pod+" has a log", func() error {
+		data, err := r.logOf(pod, container)
+		log = string(data)
+		return err
+	})
+	return log
 }
 
 // enough is how many answers an app must get before it counts as served by its sidecar.
