@@ -163,6 +163,9 @@ func TestFakeAgent(t *testing.T) {
 			_ = os.Remove(socket)
 			closed := r.until(func() error { _ = os.Remove(socket); return os.Chmod(room, 0o755) })
 			must(r, os.Chmod(room, 0o777))
+			r.eventually("no plugin has seen the directory as it was", func() bool {
+				return len(r.node.Processes("istio-pod-network")) == 0
+			})
 			l, err := listenAs(fake.user, socket)
 			must(r, err)
 			r.Cleanup(func() { _ = l.Close() })
