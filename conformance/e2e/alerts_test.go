@@ -166,9 +166,10 @@ func (w *watcher) fire(f faulttable.Fault) {
 	}
 }
 
-// onBusyMachines are the alerts about failed scrapes. With seconds in place of minutes, they may also fire on a busy
-// machine.
-var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady"}
+// onBusyMachines are the alerts about failed scrapes and probes, and about late marks. With seconds in place of
+// minutes, they may also fire on a busy machine.
+var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady",
+	"IstioPodNetworkMarksLate"}
 
 // firedOnly fails if an alert has fired that no fault in the table has.
 func (w *watcher) firedOnly(all []faulttable.Fault) {

@@ -234,21 +234,24 @@ func (r *rig) look(command string, pods ...string) (status int, said faulttable.
 }
 
 // shows fails unless the command reports the fault with the table's words and exit status, and nothing about others. It
-// retries if the command is expected to find the fault, or if trace --live has timed out.
+// retries: agents report a change with a delay, and on a busy machine a probe of an agent may fail, or the kernel may
+// report a packet too late. Something that is reported wrongly stays.
 func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	r.Helper()
 	var wrong error
-	again := f.Of(command) != nil
-	holds := func() bool {
+	again := 0
+	if !r.soon(func() bool {
 		status, said := r.look(command, pods...)
-		wrong = f.Judge(command, status, said, about...)
-		again = again || slices.ContainsFunc(said.Warnings, func(it faulttable.Found) bool { return tooSlow(it.What) })
-		return wrong == nil
+		if wrong = f.Judge(command, status, said, about...); wrong == nil {
+			return true
+		}
+		if again++; again == 1 && f.Of(command) == nil {
+			r.Logf("asked again: %v", wrong)
+		}
+		return false
+	}) {
+		r.Error(wrong)
 	}
-	if holds() || again && r.soon(holds) {
-		return
-	}
-	r.Error(wrong)
 }
 
 // allWell reports whether the commands that look at nodes and pods find nothing any more. Agents report a change with a
@@ -366,10 +369,10 @@ func (r *rig) removed(name string) {
 	})
 }
 
-// soon waits up to two minutes for a condition, and reports whether it held. It does not end the test, so that a
-// failing test reports all differences.
+// soon waits for a condition, and reports whether it held. It does not end the test, so that a failing test reports all
+// differences.
 func (r *rig) soon(holds func() bool) bool {
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Second) {
 		if holds() {
 			return true
 		}
