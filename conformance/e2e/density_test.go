@@ -68,10 +68,14 @@ func TestFullNode(t *testing.T) {
 	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
 	r.eventually("every pod is marked", func() bool { return len(marks.all()) == full })
 	seen := marks.all()
-	for _, rec := range records {
-		if at, marked := seen[rec.PodUID]; marked {
-			latencies = append(latencies, at.Sub(rec.Time))
-			lastRecord, lastMark = later(lastRecord, rec.Time), later(lastMark, at)
+	recorded := map[string]time.Time{}
+	for _, rec := range records { // the record of a sandbox that has failed may still be there
+		recorded[rec.PodUID] = later(recorded[rec.PodUID], rec.Time)
+	}
+	for uid, at := range seen {
+		if made, found := recorded[uid]; found {
+			latencies = append(latencies, at.Sub(made))
+			lastRecord, lastMark = later(lastRecord, made), later(lastMark, at)
 		}
 	}
 	if len(latencies) != full {
