@@ -17,6 +17,8 @@ type Call struct {
 	Network, Address string // as in net.Dial: tcp or udp
 	Name             string // the caller's name
 	Seal             Seal
+	// Patience, if not 0, is the time for the connection, and then for the answer, instead of the constant.
+	Patience time.Duration
 	// Hops, if not 0, is the hop limit of its packets: with 1 they do not leave the node.
 	Hops int
 }
@@ -33,6 +35,7 @@ func (c Call) Make() (answer string, err error) {
 
 // send sends a line and returns the line that comes back.
 func (c Call) send(line string) (answer string, err error) {
+	patience := cmp.Or(c.Patience, patience)
 	dialer := net.Dialer{Timeout: patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)
 	if err != nil {

@@ -19,6 +19,10 @@ const Patience = 2 * time.Second
 // patience is Patience; tests in which every call is answered have more.
 var patience = Patience
 
+// serverPatience limits a connection at its server. It is longer, because only the caller knows how long it waits: a
+// server on a busy node must not hang up before.
+const serverPatience = time.Minute
+
 // Listen opens a TCP listener for both families. With transparent it also accepts connections to addresses that the pod
 // does not have (ip(7), IP_TRANSPARENT).
 func Listen(port uint16, transparent bool) (net.Listener, error) {
@@ -67,7 +71,7 @@ func accept(l net.Listener, serve func(*net.TCPConn)) error {
 		}
 		go func() {
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(serverPatience))
 			serve(c.(*net.TCPConn))
 		}()
 	}
