@@ -47,7 +47,7 @@ var elsewhere = []string{"make demo", "make test"}
 // leftovers of earlier tests, because a newcomer's cluster has none of these names.
 func (n *reader) leaves(namespaces ...string) {
 	remove := func() {
-		n.output(kubectl(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=3m"}, namespaces...)...))
+		n.output(kubectl(append([]string{"delete", "namespace", "--ignore-not-found", waits()}, namespaces...)...))
 	}
 	remove()
 	n.Cleanup(func() {

@@ -61,7 +61,7 @@ func openShift(t *testing.T, thick bool) *cluster.Node {
 		file := filepath.Join(build.Root(), "conformance", "openshift", crd+".yaml")
 		r.Cleanup(func() { r.output(kubectl("delete", "--ignore-not-found", "-f", file)) })
 		r.output(kubectl("apply", "--server-side", "-f", file))
-		r.output(kubectl("wait", "--for=condition=Established", "-f", file))
+		r.output(kubectl("wait", "--for=condition=Established", waits(), "-f", file))
 	}
 	n, err := nodes.Add(cluster.OpenShift)
 	r.Cleanup(func() { must(r, nodes.Remove(n)) })

@@ -74,7 +74,7 @@ func (r *rig) installed(values ...string) {
 		return
 	}
 	state = nil
-	args := []string{"upgrade", "--install", release, chart(), "--create-namespace", "--wait", "--timeout=3m",
+	args := []string{"upgrade", "--install", release, chart(), "--create-namespace", "--wait", waits(),
 		"--reset-values"}
 	for _, v := range values {
 		args = append(args, "--set="+v)
@@ -115,7 +115,7 @@ func (r *rig) policies(marks, replaced bool) {
 func (r *rig) uninstalled() {
 	r.Helper()
 	state = nil
-	r.output(helm("uninstall", release, "--ignore-not-found", "--wait", "--timeout=3m"))
+	r.output(helm("uninstall", release, "--ignore-not-found", "--wait", waits()))
 	r.agentsGone()
 	r.policies(false, false)
 }

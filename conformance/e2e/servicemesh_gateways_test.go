@@ -86,7 +86,7 @@ func (m *serviceMesh) gateways(r *rig) {
 		file := m.helm.GatewayAPI(plural)
 		r.Cleanup(func() { r.output(kubectl("delete", "--ignore-not-found", "-f", file)) })
 		r.output(kubectl("apply", "--server-side", "-f", file))
-		r.output(kubectl("wait", "--for=condition=Established", "-f", file))
+		r.output(kubectl("wait", "--for=condition=Established", waits(), "-f", file))
 	}
 	r.apply(m.namespace, fmt.Sprintf(reachable, r.namespace))
 	r.apply(r.namespace, fmt.Sprintf(gatewayAPI, m.namespace))

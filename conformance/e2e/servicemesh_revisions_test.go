@@ -64,7 +64,7 @@ func (m *serviceMesh) revisions(r *rig) {
 	during("istiod killed", func() {
 		r.output(kubectlIn(mesh.Namespace, "delete", "pods", "--selector="+revisionOf+"="+byDefault, "--grace-period=0",
 			"--force"))
-		r.output(kubectlIn(mesh.Namespace, "rollout", "status", "deployment", "istiod", "--timeout=3m"))
+		r.output(kubectlIn(mesh.Namespace, "rollout", "status", "deployment", "istiod", waits()))
 	})
 	during("restarted", func() { m.restarted(r, front, byDefault) })
 	for _, to := range []string{canary, byDefault} {
@@ -121,7 +121,7 @@ func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
 // rolledOut waits until the rollout of a workload, KIND/NAME, is complete.
 func (r *rig) rolledOut(name string) {
 	r.Helper()
-	r.output(kubectlIn(r.namespace, "rollout", "status", name, "--timeout=3m"))
+	r.output(kubectlIn(r.namespace, "rollout", "status", name, waits()))
 }
 
 // traffic makes the app of a pod call repeatedly until end is called. end returns the number of calls, and the answers

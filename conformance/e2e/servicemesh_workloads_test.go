@@ -61,7 +61,7 @@ func (m *serviceMesh) workloads(r *rig) {
 		m.keepsPlaintextOut(r, name)
 		m.keeps(r, name)
 	}
-	r.output(kubectlIn(m.namespace, "wait", "--for=condition=Complete", "job/bill", "--timeout=3m"))
+	r.output(kubectlIn(m.namespace, "wait", "--for=condition=Complete", "job/bill", waits()))
 	name := r.onlyPod(batchv1.JobNameLabel + "=bill")
 	if log := r.says(name, app.Name); !strings.Contains(log, reviews+" answer app ") {
 		r.Errorf("reviews has not answered the job:\n%s", log)

@@ -86,7 +86,7 @@ func (r *rig) probes() {
 	}
 	var c struct{ Items []item }
 	probe := []string{"check", "--pre", "--probe-nodes", "--yes", "-n", system, "--set=image.pullPolicy=Never",
-		"--set=image.tag=" + version()}
+		"--set=image.tag=" + version(), waits()}
 	status := r.toolSays(&c, probe...)
 	var names []string
 	for _, n := range nodes.Nodes {

@@ -25,7 +25,7 @@ func (r *rig) asksAgents(version string) (can, cannot []string) {
 			}
 		}
 	}
-	status := r.toolSays(&s, "status", "--wait", "--timeout=2m")
+	status := r.toolSays(&s, "status", "--wait", waits())
 	if status != 0 || s.Summary.Well != len(nodes.Nodes) || len(s.Items) != len(nodes.Nodes) || len(s.Rollouts) > 0 {
 		r.Fatalf("status of agents of %s: exit status %d: %+v", version, status, s)
 	}

@@ -15,7 +15,7 @@ import (
 // and a mesh. All report that the node and the pods are well, and verify proves it with its own pods.
 func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	r.Helper()
-	status, s := r.tool("status", "--wait", "--timeout=2m")
+	status, s := r.tool("status", "--wait", waits())
 	if status != 0 || s.Summary.Well != 1 || len(s.Items) != 1 || s.Items[0].Agent.Installation.Chained == "" {
 		r.Errorf("status: %d: %+v", status, s)
 	}
@@ -78,7 +78,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	c.Items = nil
 	status = r.toolSays(&c, "check", "--pre", "--probe-nodes", "--yes", "-n", system, "--nodes="+r.node.Name,
 		"--set=kubernetesDistribution=OpenShift", "--set=image.pullPolicy=Never",
-		"--set=image.tag="+version())
+		"--set=image.tag="+version(), waits())
 	if status != 0 || !well("probe-rules") || !well("probe-bin-dir") {
 		r.Errorf("check --pre --probe-nodes: %d: %+v", status, c)
 	}

@@ -89,7 +89,7 @@ func TestOperatorsTool(t *testing.T) {
 	r.installed()
 	r.create(r.meshPod("cart-0"))
 	r.throughSidecar("cart-0")
-	status, s := r.tool("status", "--wait", "--timeout=2m")
+	status, s := r.tool("status", "--wait", waits())
 	if status != 0 || s.Summary.Well != len(nodes.Nodes) || len(s.Items) != len(nodes.Nodes) || s.Summary.Redirected < 1 {
 		t.Errorf("status %d: %+v", status, s)
 	}

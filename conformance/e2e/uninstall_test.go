@@ -111,8 +111,8 @@ func TestHelmRelease(t *testing.T) {
 				if which == "helm4" {
 					n.operates()
 				}
-				h("upgrade", release, chart(), "--wait", "--timeout=3m", "--reset-then-reuse-values", "--set=agent.logLevel=debug")
-				h("rollback", release, "1", "--wait", "--timeout=3m")
+				h("upgrade", release, chart(), "--wait", waits(), "--reset-then-reuse-values", "--set=agent.logLevel=debug")
+				h("rollback", release, "1", "--wait", waits())
 			}, func() { n.pastes(uninstalling, false, "Uninstall with Helm", "What stays on a node") })
 			n.counted("kubectl", "helm", "images.sh")
 		})
@@ -148,7 +148,7 @@ func TestUninstallTakenBack(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
 			r.uninstalled()
-			r.output(helmOf(which, "install", release, chart(), "--create-namespace", "--wait", "--timeout=3m"))
+			r.output(helmOf(which, "install", release, chart(), "--create-namespace", "--wait", waits()))
 			r.agentsReady()
 			r.turnAgents()
 			for _, n := range nodes.Nodes {
@@ -157,7 +157,7 @@ func TestUninstallTakenBack(t *testing.T) {
 					return strings.Contains(body, "[+] uninstalled")
 				})
 			}
-			r.output(helmOf(which, append([]string{"upgrade", release, chart(), "--wait", "--timeout=3m"}, flags...)...))
+			r.output(helmOf(which, append([]string{"upgrade", release, chart(), "--wait", waits()}, flags...)...))
 			r.agentsReady()
 			r.create(r.meshPod("cart-0"))
 			r.throughSidecar("cart-0")
@@ -201,7 +201,7 @@ func TestForgottenUninstall(t *testing.T) {
 			n := newReader(r, "helm4")
 			n.pushed(pagesImages, nodes.Nodes...)
 			r.lives(func() {
-				r.output(helm("install", release, chart(), "--create-namespace", "--wait", "--timeout=3m", "--set=agentTimeout=1s"))
+				r.output(helm("install", release, chart(), "--create-namespace", "--wait", waits(), "--set=agentTimeout=1s"))
 			}, func() {
 				r.output(helm("uninstall", release, "--no-hooks", "--wait", "--timeout=3m"))
 				r.agentsGone()

@@ -161,11 +161,11 @@ func (r *rig) upgradeAndBack(version string, between func(), flags ...string) {
 	r.Helper()
 	values := state
 	state = nil
-	r.output(helm(append([]string{"upgrade", release, chart(), "--wait", "--timeout=3m"}, flags...)...))
+	r.output(helm(append([]string{"upgrade", release, chart(), "--wait", waits()}, flags...)...))
 	r.agentsReady()
 	r.runsVersion(version)
 	between()
-	r.output(helm("rollback", release, "--wait", "--timeout=3m"))
+	r.output(helm("rollback", release, "--wait", waits()))
 	r.agentsReady()
 	state = values
 }

@@ -87,7 +87,7 @@ func TestUpgradeFromRelease(t *testing.T) {
 			must(r, n.Import(archive))
 		}
 	}
-	r.output(helm("install", release, last.file(t, release, ".tgz"), "--create-namespace", "--wait", "--timeout=3m"))
+	r.output(helm("install", release, last.file(t, release, ".tgz"), "--create-namespace", "--wait", waits()))
 	r.agentsReady()
 	r.runsVersion(last.Version)
 	r.seen(r.appPod("plain"))
