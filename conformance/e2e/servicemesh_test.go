@@ -246,7 +246,7 @@ func (r *rig) call(pod, to string) (a answer) {
 
 // callBy is call with the address of the pod.
 func callBy(address, to string) (a answer) {
-	client := http.Client{Timeout: 20 * time.Second}
+	client := http.Client{Timeout: 3 * time.Minute} // more than the app gives its call
 	at := net.JoinHostPort(address, fmt.Sprint(callsPort))
 	response, err := client.Get("http://" + at + "/?to=" + url.QueryEscape(to))
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/istio-pod-network/controller/internal/standin"
 )
@@ -24,6 +25,10 @@ type page struct {
 // healthy is the path of gRPC's health checks, and serving the message that all is well
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 const healthy, serving = "/grpc.health.v1.Health/Check", "\x08\x01"
+
+// patience is the time for a call that is made on request, and for its server. It is long, because on a busy machine no
+// call must count as lost that was only slow.
+const patience = 30 * time.Second
 
 // serveWeb answers HTTP/1.1, and HTTP/2 without TLS, with a page as JSON. It also answers gRPC's health checks, and
 // /metrics with a metric of its own.
@@ -40,7 +45,7 @@ func serveWeb(port, name string) {
 			_ = json.NewEncoder(w).Encode(answer)
 		}
 	}
-	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: standin.Patience,
+	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: patience,
 		Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
@@ -77,7 +82,7 @@ func serveCalls(port, name string) {
 		case "grpc":
 			answer = callHealth(r.Context(), "http://"+strings.TrimSuffix(rest, "/")+healthy)
 		case "tcp":
-			body, err := standin.Call{Network: "tcp", Address: rest, Name: name}.Make()
+			body, err := standin.Call{Network: "tcp", Address: rest, Name: name, Patience: patience}.Make()
 			answer = heard(0, []byte(body), err)
 		default:
 			answer.Error = fmt.Sprintf("to: no such scheme: %q", scheme)
@@ -85,7 +90,7 @@ func serveCalls(port, name string) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	}
-	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: standin.Patience}
+	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: patience}
 	fatal(server.ListenAndServe())
 }
 
@@ -106,9 +111,9 @@ func heard(status int, body []byte, err error) result {
 // client returns an HTTP client that makes a new connection for each call.
 func client(protocols func(*http.Protocols)) *http.Client {
 	transport := &http.Transport{DisableKeepAlives: true, Protocols: new(http.Protocols)}
-	transport.DialContext = (&net.Dialer{Timeout: standin.Patience}).DialContext
+	transport.DialContext = (&net.Dialer{Timeout: patience}).DialContext
 	protocols(transport.Protocols)
-	return &http.Client{Transport: transport, Timeout: 3 * standin.Patience}
+	return &http.Client{Transport: transport, Timeout: 2 * patience}
 }
 
 func callHTTP(ctx context.Context, url string) result {
