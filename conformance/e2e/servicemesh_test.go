@@ -340,9 +340,9 @@ func (m *serviceMesh) identified(r *rig, a answer, namespace, account string) {
 // keepsPlaintextOut fails if a pod's app answers plaintext from outside the mesh, in any family.
 func (m *serviceMesh) keepsPlaintextOut(r *rig, name string) {
 	r.Helper()
-	for address, heard := range r.ask(r.pod(name), linesPort) {
-		if strings.Contains(heard, "app") {
-			r.Errorf("%s answers plaintext: %q", address, heard)
+	for _, ip := range r.pod(name).Status.PodIPs {
+		if heard, _ := ask(net.JoinHostPort(ip.IP, fmt.Sprint(linesPort))); strings.Contains(heard, "app") {
+			r.Errorf("%s answers plaintext: %q", ip.IP, heard)
 		}
 	}
 }

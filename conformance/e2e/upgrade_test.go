@@ -48,8 +48,9 @@ func (c *churn) run() {
 		c.eventually(name+" is served by its sidecar", func() bool {
 			return strings.Count(c.says(name, "app"), " answer sidecar-outbound ") >= enough
 		})
+		log := c.attemptsOf(name)
 		counting.Lock()
-		c.noLeak(name)
+		c.tally(name, log)
 		counting.Unlock()
 		_ = nodes.Client.CoreV1().Pods(c.namespace).Delete(c.ctx, name, metav1.DeleteOptions{})
 	}
