@@ -93,12 +93,25 @@ func (r *rig) underChurn(waits []string, do func()) {
 	for line := range strings.Lines(events(r.namespace)) {
 		if strings.Contains(line, "FailedCreatePodSandBox") {
 			refused++
-			if !strings.Contains(line, "nobody listens on the socket") {
+			if !ofReplacedAgent(line) && !ofBusyRuntime(line) {
 				r.Errorf("refused for another reason than an agent that is being replaced: %s", line)
 			}
 		}
 	}
 	r.note("%d pods, %d refused for a moment, the longest start %.1f s", pods, refused, longest.Seconds())
+}
+
+// ofReplacedAgent reports whether a kubelet's Event says that the plugin had no agent to answer it in time. An agent of
+// 0.1.0 that ends also answers that its work was cancelled.
+func ofReplacedAgent(event string) bool {
+	return strings.Contains(event, "asking the agent on socket ") &&
+		(strings.Contains(event, ": no answer within ") || strings.Contains(event, ": context canceled"))
+}
+
+// ofBusyRuntime reports whether a kubelet's Event says that containerd has given up, as it does after 2 s in which
+// runc has done nothing (io.containerd.timeout.task.state), and not a plugin.
+func ofBusyRuntime(event string) bool {
+	return strings.Contains(event, "code = DeadlineExceeded ") && !strings.Contains(event, "plugin type=")
 }
 
 // A pod has the rules of an earlier release. A metric and an Event say so, and nothing changes until the operator asks
