@@ -135,14 +135,8 @@ func TestRepairDelete(t *testing.T) {
 		return first != "" && strings.Contains(r.says(first, "istio-validation"), "is absent")
 	})
 	r.installed("repair=delete")
-	second := ""
-	r.eventually("the pod was made again", func() bool {
-		second = r.onlyPod("app=cart")
-		return second != "" &&
-			second != first
-	})
+	second := r.madeAgain("app=cart", first)
 	r.running(second)
-	r.marked(second)
 	for _, want := range []string{first + " DeletedForRepair", "bare RepairFailed"} {
 		r.eventually("an Event "+want, func() bool { return strings.Contains(events(r.namespace), want) })
 	}
@@ -150,6 +144,21 @@ func TestRepairDelete(t *testing.T) {
 	if log := r.says(second, "app"); strings.Contains(log, "answer peer") {
 		t.Errorf("the pod that was made again went past its sidecar:\n%s", log)
 	}
+}
+
+// madeAgain waits until a pod is marked that a controller has made in place of the first one, and returns its name. If
+// the runtime reads its configuration later than the agent has written it, the agent deletes the second one, too.
+func (r *rig) madeAgain(selector, first string) (name string) {
+	r.Helper()
+	r.eventually("the pod was made again, and is marked", func() bool {
+		if name = r.onlyPod(selector); name == "" || name == first {
+			return false
+		}
+		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
+		return err == nil && pod.Annotations[annotation.Status] == annotation.Initialized
+	})
+	r.marked(name)
+	return name
 }
 
 // onlyPod returns the name of the pod with that label that is not being deleted, or "".

@@ -60,7 +60,7 @@ func (m *serviceMesh) replaced(r *rig) {
 		Spec: appsv1.ReplicaSetSpec{Replicas: &one, Template: template,
 			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}},
 	})))
-	first, second := "", ""
+	first := ""
 	r.eventually("the wait says what is missing", func() bool {
 		first = r.onlyPod("app=replaced")
 		return first != "" && strings.Contains(r.says(first, "istio-validation"), annotation.Status+" is absent")
@@ -70,15 +70,11 @@ func (m *serviceMesh) replaced(r *rig) {
 	r.stillWaits(first)
 	r.clear(home) // hasty has no controller, and the agent is not ready while it bypasses the mesh
 	r.startAgents()
-	r.eventually("the pod was made again", func() bool {
-		second = r.onlyPod("app=replaced")
-		return second != "" && second != first
-	})
+	second := r.madeAgain("app=replaced", first)
 	r.eventually("an Event tells of it", func() bool {
 		return strings.Contains(events(m.namespace), first+" DeletedForRepair")
 	})
 	r.ready(second)
-	r.marked(second)
 	m.speaks(r, second)
 	for _, to := range []string{"http://replaced/", "grpc://replaced:81", "tcp://replaced:90"} {
 		m.hearsFront(r, to)
