@@ -7,6 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// refusedDial is what an app says of target4 if nobody listens where its connection is redirected to.
+var refusedDial = " error dial tcp " + strings.TrimPrefix(target4, "tcp:") + ": connect: connection refused\n"
+
 // inits tests init containers that need the network. One runs after a native sidecar, and reaches services of the mesh.
 // One runs before the sidecar, and reaches the outside with a group of its own, as in docs/injection.md. Without the
 // group its connections are refused, and nothing leaves the pod.
@@ -43,8 +46,7 @@ func (m *serviceMesh) inits(r *rig) {
 	}
 	r.control += outside.reached(m.namespace, "by-group/"+migrate.Name)
 	r.eventually("the connections of an init container without the group are refused", func() bool {
-		return strings.Count(r.says("without", migrate.Name), target4+" error dial tcp "+strings.TrimPrefix(target4, "tcp:")+
-			": connect: connection refused\n") >= enough
+		return strings.Count(r.says("without", migrate.Name), target4+refusedDial) >= enough
 	})
 	for _, name := range []string{"without", "by-native"} {
 		if n := outside.reached(m.namespace, name+"/"+migrate.Name); n > 0 {

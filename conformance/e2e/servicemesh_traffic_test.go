@@ -168,7 +168,7 @@ func (m *serviceMesh) lifecycle(r *rig) {
 			r.Errorf("the sidecar of %s is started otherwise: %+v", name, c)
 		}
 	}
-	if log := r.says("held", "app"); strings.Contains(log, target4+" error dial tcp ") {
+	if log := r.says("held", "app"); strings.Contains(log, target4+refusedDial) {
 		r.Errorf("the app of held was there before Envoy:\n%.1000s", log)
 	}
 	if image := container(r.pod("stock"), "istio-validation").Image; strings.Contains(image, pluginImage()) {
