@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,14 +168,19 @@ func TestUninstallTakenBack(t *testing.T) {
 	}
 }
 
-// turnAgents does what the uninstall hook does, but ends before the nodes are done.
+// turnAgents does what the uninstall hook does, but ends when the agents are told to uninstall.
 func (r *rig) turnAgents() {
 	r.Helper()
-	out, err := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(),
-		"--timeout=1s").CombinedOutput()
-	if err == nil {
-		r.Logf("done within a second: %s", out)
-	}
+	hook := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(),
+		waits())
+	must(r, hook.Start())
+	defer func() { _, _ = hook.Process.Kill(), hook.Wait() }()
+	r.eventually("the agents are told to uninstall", func() bool {
+		set, err := nodes.Client.AppsV1().DaemonSets(system).Get(r.ctx, daemonSet, metav1.GetOptions{})
+		return err == nil && slices.ContainsFunc(set.Spec.Template.Spec.Containers[0].Env, func(e corev1.EnvVar) bool {
+			return e.Name == "AGENT_UNINSTALL" && e.Value == "true"
+		})
+	})
 }
 
 // Manifests install the product, as in 2018, and a rendered DaemonSet uninstalls it, as in the pages.
@@ -203,7 +209,7 @@ func TestForgottenUninstall(t *testing.T) {
 			r.lives(func() {
 				r.output(helm("install", release, chart(), "--create-namespace", "--wait", waits(), "--set=agentTimeout=1s"))
 			}, func() {
-				r.output(helm("uninstall", release, "--no-hooks", "--wait", "--timeout=3m"))
+				r.output(helm("uninstall", release, "--no-hooks", "--wait", waits()))
 				r.agentsGone()
 				r.create(r.meshPod("refused"))
 				r.eventually("the mesh pod is refused, with the command that helps", func() bool {
