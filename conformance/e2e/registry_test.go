@@ -109,20 +109,21 @@ func (i *images) digest(name string) string {
 func (i *images) pulled(repository string, names []string, namespaces ...string) {
 	i.Helper()
 	found := map[string]bool{}
+	check := func(pod corev1.Pod, c corev1.ContainerStatus) {
+		short := imageOf(pod, c.Name, repository)
+		if short == "" {
+			return
+		}
+		found[short] = true
+		_, path, _ := strings.Cut(repository, "/")
+		if want := i.digest(path + "/" + short); !strings.HasSuffix(c.ImageID, "@"+want) {
+			i.Errorf("%s/%s: %s runs %s, pushed was %s as %s", pod.Namespace, pod.Name, c.Name, c.ImageID, short, want)
+		}
+	}
 	for _, namespace := range namespaces {
-		list, err := nodes.Client.CoreV1().Pods(namespace).List(i.ctx, metav1.ListOptions{})
-		must(i, err)
-		for _, pod := range list.Items {
-			for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-				short := imageOf(pod, c.Name, repository)
-				if short == "" {
-					continue
-				}
-				found[short] = true
-				_, path, _ := strings.Cut(repository, "/")
-				if want := i.digest(path + "/" + short); !strings.HasSuffix(c.ImageID, "@"+want) {
-					i.Errorf("%s/%s: %s runs %s, pushed was %s as %s", namespace, pod.Name, c.Name, c.ImageID, short, want)
-				}
+		for _, pod := range i.withImages(namespace) {
+			for _, c := range containersOf(pod) {
+				check(pod, c)
 			}
 		}
 	}
@@ -131,6 +132,24 @@ func (i *images) pulled(repository string, names []string, namespaces ...string)
 			i.Errorf("no pod runs %s of %s, but %v", name, repository, found)
 		}
 	}
+}
+
+// withImages waits until each container of a namespace's pods has its image, and returns the pods.
+func (i *images) withImages(namespace string) (pods []corev1.Pod) {
+	i.Helper()
+	i.eventually("all containers in "+namespace+" have their images", func() bool {
+		list, err := nodes.Client.CoreV1().Pods(namespace).List(i.ctx, metav1.ListOptions{})
+		must(i, err)
+		pods = list.Items
+		return !slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+			return slices.ContainsFunc(containersOf(pod), func(c corev1.ContainerStatus) bool { return c.ImageID == "" })
+		})
+	})
+	return pods
+}
+
+func containersOf(pod corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
 // imageOf returns the name and tag of a container's image in a repository, or "" if it is in another.

@@ -30,7 +30,7 @@ func (m *serviceMesh) verified(r *rig) {
 			return e.Name == "ISTIO_META_DNS_CAPTURE" && e.Value == "true"
 		})
 	})
-	status, v := r.tool("verify", as, "--istio")
+	status, v := r.verifies(as, "--istio")
 	if status != 0 || v.Summary.Well != len(nodes.Nodes) || len(v.Items) != len(nodes.Nodes) || r.verifyIsThere() {
 		r.Errorf("status %d: %+v; the namespace is left: %t", status, v, r.verifyIsThere())
 	}

@@ -36,9 +36,8 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 			r.Errorf("check says nothing good of %s: %+v", check, c.Items)
 		}
 	}
-	var e explained
-	if status := r.toolSays(&e, append([]string{"explain", "-n", namespace}, apps...)...); status != 0 ||
-		len(e.Items) != len(apps) || len(e.NotLookedAt) > 0 {
+	status, e := r.explain(append([]string{"-n", namespace}, apps...)...)
+	if status != 0 || len(e.Items) != len(apps) || len(e.NotLookedAt) > 0 {
 		r.Errorf("explain: %d: %+v", status, e)
 	}
 	for _, pod := range e.Items {
@@ -83,7 +82,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 		r.Errorf("check --pre --probe-nodes: %d: %+v", status, c)
 	}
 	for _, args := range [][]string{{"verify"}, {"verify", "--istio"}} {
-		status, v := r.tool(args...)
+		status, v := r.verifies(args[1:]...)
 		if status != 0 || v.Summary.Well != 1 || len(v.Items) != 1 || r.verifyIsThere() {
 			r.Errorf("%q: %d: %+v; the namespace is left: %t", args, status, v, r.verifyIsThere())
 		}

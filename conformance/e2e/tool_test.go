@@ -20,7 +20,7 @@ type told struct {
 		Name, Verdict, Kernel, Runtime string
 		Findings                       []struct{ What, Next string }
 		Control                        bool
-		Flows                          []struct{ Flow, Family, Verdict, Why string }
+		Flows                          []proven
 		Agent                          struct {
 			Agent, Node  string
 			Plugin       struct{ Version, SHA256 string }
@@ -29,6 +29,9 @@ type told struct {
 		}
 	}
 }
+
+// proven is a flow in the JSON output of verify.
+type proven struct{ Flow, Family, Verdict, Why string }
 
 // toolSays runs istio-pod-networkctl, decodes its JSON output into t, and returns its exit status.
 func (r *rig) toolSays(t any, args ...string) (status int) {
@@ -81,6 +84,18 @@ type explained struct {
 		}
 	}
 	NotLookedAt []string
+}
+
+// explain runs explain for pods, of which the first is of the mesh. It repeats it if the agent of a busy machine could
+// not look into the pod's network in time.
+func (r *rig) explain(args ...string) (status int, e explained) {
+	r.Helper()
+	r.soon(func() bool {
+		e = explained{}
+		status = r.toolSays(&e, append([]string{"explain"}, args...)...)
+		return len(e.Items) == 0 || e.Items[0].Cluster.Rules.Looked
+	})
+	return status, e
 }
 
 // istio-pod-networkctl asks the agents by exec, and reports that both nodes are well. Without agents it lists no node.
@@ -140,8 +155,9 @@ func (r *rig) explains() {
 	r.marked("cart-0")
 	r.create(r.appPod("plain"))
 	r.running("plain")
-	ask := func() (status int, e explained) {
-		return r.toolSays(&e, "explain", "cart-0", r.namespace+"/plain", "-n", r.namespace), e
+	ask := func() (int, explained) {
+		r.Helper()
+		return r.explain("cart-0", r.namespace+"/plain", "-n", r.namespace)
 	}
 	status, e := ask()
 	if status != 0 || len(e.Items) != 2 || len(e.NotLookedAt) > 0 ||

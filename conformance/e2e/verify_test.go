@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +49,29 @@ func (r *rig) asVerifier() string {
 	r.allowed("verifier", authorizationv1.ResourceAttributes{Verb: "get", Resource: "configmaps", Namespace: system,
 		Name: "istio-pod-network-verify"})
 	return "--as=verifier"
+}
+
+// verifies runs verify. It repeats it if a node of a busy machine was too slow to prove something: nobody has answered
+// in time, or nobody has answered the control. A pod that gets around its sidecar, or another answer, stays.
+func (r *rig) verifies(args ...string) (status int, v told) {
+	r.Helper()
+	r.soon(func() bool {
+		status, v = r.tool(append([]string{"verify"}, args...)...)
+		again := false
+		for _, n := range v.Items {
+			for _, f := range n.Flows {
+				slow := strings.Contains(f.Why, "timeout") || strings.HasPrefix(f.Why, "nor does it ")
+				if f.Verdict == "not well" && !slow {
+					return true
+				}
+				// with Istio's sidecars some IPv6 flows are never proven, and the node is well all the same
+				proves := status != 0 || f.Family == "IPv4" || !slices.Contains(args, "--istio")
+				again = again || f.Verdict != "well" && slow && proves
+			}
+		}
+		return !again
+	})
+	return status, v
 }
 
 // ended runs verify until it has created a mesh pod, and sends it a signal. It returns the exit status and the JUnit
@@ -95,7 +119,7 @@ func TestVerify(t *testing.T) {
 	if r.ended(os.Kill); !r.verifyIsThere() {
 		t.Error("a killed run leaves nothing: nothing is shown by the next one")
 	}
-	status, v := r.tool("verify", as)
+	status, v := r.verifies(as)
 	if status != 0 || v.Summary.Well != len(nodes.Nodes) || len(v.Items) != len(nodes.Nodes) || r.verifyIsThere() {
 		t.Errorf("status %d: %+v; the namespace is left: %t", status, v, r.verifyIsThere())
 	}
