@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,14 +140,15 @@ func runIn(t testing.TB, netns string, uid int, args ...string) outcome {
 	return finish()
 }
 
-// probeIn is runIn for a test that looks at what the last probe says of each family. On a busy machine a connection may
-// get no processor within its time, and the probe then says nothing of the rules.
-func probeIn(t testing.TB, netns string, uid int, args ...string) (o outcome) {
+// probeIn is runIn for a test that looks at what the last probe says of each family: it has to name words, and not the
+// other text. On a busy machine a connection may get no processor within its time, and the probe then says nothing of
+// the rules.
+func probeIn(t testing.TB, netns string, uid int, words []string, not string, args ...string) (o outcome) {
 	t.Helper()
 	for range 20 {
 		o = runIn(t, netns, uid, args...)
-		late := strings.Contains(o.message, "no answer") || strings.Contains(o.message, "something else answered")
-		if o.code != exitNotReady || !late {
+		lacks := func(word string) bool { return !strings.Contains(o.message, word) }
+		if o.code != exitNotReady || !slices.ContainsFunc(words, lacks) && (not == "" || lacks(not)) {
 			break
 		}
 	}

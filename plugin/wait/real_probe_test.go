@@ -104,7 +104,7 @@ func TestProbeFails(t *testing.T) {
 			if len(c.rules.Tables) > 0 {
 				apply(t, n, netfilter.Nftables, c.rules)
 			}
-			probeIn(t, lab.Path, c.user, "--mode=probe", "--timeout=2").expect(t, exitNotReady,
+			probeIn(t, lab.Path, c.user, c.says, "", "--mode=probe", "--timeout=2").expect(t, exitNotReady,
 				append(c.says, "gave up after 2s")...)
 			if sent := forwarded(t, lab.PeerPath); !slices.Equal(sent, []string{"0", "0"}) {
 				t.Errorf("the next hop sent packets on: %q", sent)
@@ -154,7 +154,7 @@ func TestProbeOfOneFamily(t *testing.T) {
 			if c.mark != nil {
 				args = append(args, "--file="+newVolume(t, c.mark(identity(t, n))...).file())
 			}
-			got := probeIn(t, lab.Path, someone, args...)
+			got := probeIn(t, lab.Path, someone, []string{c.says}, c.not, args...)
 			got.expect(t, c.code, c.says)
 			if strings.Contains(got.stdout+got.message, c.not) {
 				t.Errorf("says %q: %s", c.not, got)
