@@ -376,8 +376,8 @@ func (f footprint) growth(before footprint, pods int) string {
 }
 
 // interrupted returns in how many calls of RunPodSandbox a node's containerd was killed, by its log. Debian's containerd
-// 1.6 saves a sandbox after its network. If it is killed before, it leaves the network namespace, and nobody knows of it
-// (https://github.com/containerd/cri/issues/568). Other releases save the sandbox first: for them it is 0.
+// 1.6 saves a sandbox after its network. If it is killed before, it leaves the network namespace, and nobody knows of
+// it (https://github.com/containerd/cri/issues/568). Other releases save the sandbox first: for them it is 0.
 func interrupted(n *cluster.Node) (calls int) {
 	if n.Runtime != cluster.Debian {
 		return 0

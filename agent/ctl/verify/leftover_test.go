@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -133,39 +134,41 @@ func TestStays(t *testing.T) {
 		"no pod": {false, nil, []string{"kubectl get namespace istio-pod-network-verify -o yaml"}, next},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFake(t)
-			going := left(space.Labels())
-			going.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
-			going.Finalizers = []string{"kubernetes"}
-			if err := f.Tracker().Add(going); err != nil {
-				t.Fatal(err)
-			}
-			for pod, node := range map[string]string{"peer-0": "node-a", "mesh-0": "node-b"} {
-				p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: pod}}
-				if p.Spec.NodeName = node; test.pods {
-					if err := f.Tracker().Add(p); err != nil {
-						t.Fatal(err)
+			synctest.Test(t, func(t *testing.T) { // otherwise the time may be over before anything is asked
+				f := newFake(t)
+				going := left(space.Labels())
+				going.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+				going.Finalizers = []string{"kubernetes"}
+				if err := f.Tracker().Add(going); err != nil {
+					t.Fatal(err)
+				}
+				for pod, node := range map[string]string{"peer-0": "node-a", "mesh-0": "node-b"} {
+					p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: pod}}
+					if p.Spec.NodeName = node; test.pods {
+						if err := f.Tracker().Add(p); err != nil {
+							t.Fatal(err)
+						}
 					}
 				}
-			}
-			mesh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "mesh-0", UID: "u"}}
-			another := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "peer-1", UID: "v"}}
-			f.warned(another, "FailedKillPod", "an earlier message")
-			f.warned(mesh, "FailedKillPod", message)
-			f.warned(mesh, "FailedKillPod", message)
-			f.warned(mesh, "Unhealthy", "not ready")
-			f.PrependReactor("list", "pods", func(kubetesting.Action) (bool, runtime.Object, error) {
-				return test.err != nil, nil, test.err
-			})
-			status, stdout, _, err := f.run(t.Context(), options{cleanup: true, timeout: short}, output.Table)
-			if status != outcome.NotAsked || stdout != "" || strings.Contains(fmt.Sprint(err), test.not) {
-				t.Errorf("status %d, %v: %s", status, err, stdout)
-			}
-			for _, says := range test.says {
-				if !strings.Contains(fmt.Sprint(err), says) {
-					t.Errorf("no %q: %v", says, err)
+				mesh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "mesh-0", UID: "u"}}
+				another := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "peer-1", UID: "v"}}
+				f.warned(another, "FailedKillPod", "an earlier message")
+				f.warned(mesh, "FailedKillPod", message)
+				f.warned(mesh, "FailedKillPod", message)
+				f.warned(mesh, "Unhealthy", "not ready")
+				f.PrependReactor("list", "pods", func(kubetesting.Action) (bool, runtime.Object, error) {
+					return test.err != nil, nil, test.err
+				})
+				status, stdout, _, err := f.run(t.Context(), options{cleanup: true, timeout: short}, output.Table)
+				if status != outcome.NotAsked || stdout != "" || strings.Contains(fmt.Sprint(err), test.not) {
+					t.Errorf("status %d, %v: %s", status, err, stdout)
 				}
-			}
+				for _, says := range test.says {
+					if !strings.Contains(fmt.Sprint(err), says) {
+						t.Errorf("no %q: %v", says, err)
+					}
+				}
+			})
 		})
 	}
 }
