@@ -64,7 +64,8 @@ const memoryFile = "installation.json"
 // Times for reading the version of the container runtime.
 const (
 	versionLate  = 5 * time.Second  // how long the first installation waits for it
-	versionRetry = 10 * time.Second // between two attempts to read it
+	versionRetry = 10 * time.Second // between the first two attempts to read it
+	versionRare  = 5 * time.Minute  // between two attempts, at most
 )
 
 // newInstallation returns an installation that keeps config installed, unless off is true. It keeps its memory in the
@@ -168,11 +169,12 @@ func (i *installation) begin(ctx context.Context, asking *sync.WaitGroup) {
 		if close(first); known && !late.Load() {
 			return
 		}
+		pause := kube.Backoff(versionRetry, versionRare)
 		for !known && i.asksVersion() {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(kube.Spread(versionRetry)):
+			case <-time.After(pause()):
 				known = i.learnVersion(kube.Patient(ctx))
 			}
 		}

@@ -285,3 +285,21 @@ func TestVersionIsLate(t *testing.T) {
 		})
 	}
 }
+
+// A version that is never told is asked for every five minutes at most, so that the agents of all nodes are no load.
+func TestVersionIsNeverTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, asked := newMetrics(), 0
+		i := newInstallation(install.Config{Mode: install.ModeChain, DropIn: install.DropInAuto}, false, "",
+			func(context.Context) (string, error) { asked++; return "", errors.New("forbidden") },
+			m.installed, m.contested, m.repairs, agenttest.Quiet())
+		ctx, end := context.WithTimeout(t.Context(), 10*time.Hour)
+		defer end()
+		var asking sync.WaitGroup
+		i.begin(ctx, &asking)
+		asking.Wait()
+		if asked < 80 || asked > 130 {
+			t.Errorf("asked %d times in ten hours", asked)
+		}
+	})
+}

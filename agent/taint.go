@@ -26,7 +26,9 @@ type untainter struct {
 // taint. If that is not known, for example because RBAC does not allow the watch, it sends one request.
 func (u untainter) run(ctx context.Context) {
 	logged, done := "", false
+	failing := u.backoff()
 	for {
+		pause := kube.Spread(u.every)
 		have, known := u.have(u.key)
 		if (have || !known && !done) && u.ready() {
 			removed, err := u.remove(ctx, u.key)
@@ -38,17 +40,23 @@ func (u untainter) run(ctx context.Context) {
 			case err.Error() != logged:
 				u.log.WithError(err).WithField("taint", u.key).Warn("removing the startup taint of this node; it is tried again")
 			}
-			if logged = ""; err != nil {
-				logged = err.Error()
+			if err == nil {
+				logged, failing = "", u.backoff()
+			} else {
+				logged, pause = err.Error(), failing()
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(kube.Spread(u.every)):
+		case <-time.After(pause):
 		}
 	}
 }
+
+// backoff returns the pauses after failures: at most a minute with the default for every, because the node takes no pod
+// until the taint is gone.
+func (u untainter) backoff() (pause func() time.Duration) { return kube.Backoff(u.every, 12*u.every) }
 
 // taintsOf returns a watch of this node's taints, nil without --startup-taint.
 func (o *options) taintsOf(api *kube.Client) (taints *kube.Taints, all watches, err error) {

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/sirupsen/logrus"
 )
 
@@ -90,4 +91,21 @@ func TestUntainter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Without the right to remove the taint, an agent asks once a minute at most, so that those of all nodes are no load.
+func TestUntainterRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithTimeout(t.Context(), time.Hour)
+		defer end()
+		tries := 0
+		untainter{
+			key: "k", every: 5 * time.Second, log: agenttest.Quiet(),
+			have: func(string) (have, known bool) { return true, true }, ready: func() bool { return true },
+			remove: func(context.Context, string) (bool, error) { tries++; return false, errors.New("forbidden") },
+		}.run(ctx)
+		if tries < 40 || tries > 65 {
+			t.Errorf("%d tries in an hour", tries)
+		}
+	})
 }

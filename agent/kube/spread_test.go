@@ -19,3 +19,14 @@ func TestSpread(t *testing.T) {
 		t.Errorf("%d different pauses of 100", len(seen))
 	}
 }
+
+// Pauses grow up to the longest, and each is spread.
+func TestBackoff(t *testing.T) {
+	pause := Backoff(time.Second, 5*time.Second)
+	for n, want := range []time.Duration{1, 2, 4, 5, 5, 5} {
+		want *= time.Second
+		if d := pause(); d < want || d >= 3*want/2 {
+			t.Errorf("pause %d is %v, want %v to 1.5 times that", n, d, want)
+		}
+	}
+}
