@@ -142,15 +142,14 @@ func New(c Config) *Patrol {
 func (p *Patrol) Run(ctx context.Context) {
 	tick := time.NewTicker(p.Every)
 	defer tick.Stop()
-	var hourly time.Time
+	var cleaned time.Time
 	for {
 		if p.Pods.Synced() && p.Namespaces.Synced() && p.Records.Ready() {
 			p.round(ctx, time.Now())
 		}
-		if time.Since(hourly) > time.Hour {
-			// containerd never calls GC, so temporary files of plugins that were killed are removed here.
-			_, _ = p.Store.GC("", func(string, string) bool { return true })
-			hourly = time.Now()
+		if time.Since(cleaned) > time.Minute {
+			_ = p.Store.RemoveStale() // containerd never calls GC, which would do it
+			cleaned = time.Now()
 		}
 		p.last.Store(time.Now().UnixNano())
 		select {

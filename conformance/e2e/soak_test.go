@@ -281,17 +281,18 @@ func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
 
 // footprint counts what pods and agents may leave on a node.
 type footprint struct {
-	netns, records, temporary, processes int
-	orphans                              int   // network namespaces that the runtime itself has lost, not in netns
-	files, memory                        int   // of the agent: open file descriptors, and resident memory in KiB
-	agents                               []int // process IDs
-	rules                                int   // our nftables tables outside pods
-	mounts                               []string
+	netns, records, processes int
+	orphans                   int      // network namespaces that the runtime itself has lost, not in netns
+	temporary                 []string // paths of files of ours
+	files, memory             int      // of the agent: open file descriptors, and resident memory in KiB
+	agents                    []int    // process IDs
+	rules                     int      // our nftables tables outside pods
+	mounts                    []string
 }
 
 // countable returns the counts that must be equal before and after.
 func (f footprint) countable() [6]int {
-	return [...]int{f.netns, f.records, f.temporary, f.processes, f.rules, len(f.mounts)}
+	return [...]int{f.netns, f.records, len(f.temporary), f.processes, f.rules, len(f.mounts)}
 }
 
 // String returns the footprint as a cell of the table.
@@ -314,7 +315,7 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 		found, _ := filepath.Glob(n.Path(pattern))
 		for _, path := range found {
 			if !strings.HasSuffix(path, ".lock") {
-				f.temporary++
+				f.temporary = append(f.temporary, path)
 			}
 		}
 	}
@@ -375,9 +376,9 @@ func (f footprint) growth(before footprint, pods int) string {
 		per("memory", float64(f.memory-before.memory)/1024, moreMemory>>10, " MiB"), again)
 }
 
-// interrupted returns in how many calls of RunPodSandbox a node's containerd was killed, by its log. Debian's containerd
-// 1.6 saves a sandbox after its network. If it is killed before, it leaves the network namespace, and nobody knows of
-// it (https://github.com/containerd/cri/issues/568). Other releases save the sandbox first: for them it is 0.
+// interrupted returns in how many calls of RunPodSandbox a node's containerd was killed, by its log. Debian's
+// containerd 1.6 saves a sandbox after its network. If it is killed before, it leaves the network namespace, and nobody
+// knows of it (https://github.com/containerd/cri/issues/568). Other releases save the sandbox first: for them it is 0.
 func interrupted(n *cluster.Node) (calls int) {
 	if n.Runtime != cluster.Debian {
 		return 0
@@ -424,8 +425,8 @@ func (r *rig) backTo(n *cluster.Node, before footprint) (now footprint) {
 		}
 	}
 	mounts := slices.DeleteFunc(slices.Clone(now.mounts), func(m string) bool { return slices.Contains(before.mounts, m) })
-	r.Errorf("%s is not as it was within %v: it was\n%v and is\n%v, %d files of ours that were to be temporary "+
-		"(%d before), %d tables of ours (%d before); mounts that were not there before:\n%s", n.Name, patience, before, now,
+	r.Errorf("%s is not as it was within %v: it was\n%v and is\n%v, files of ours that were to be temporary %q "+
+		"(before %q), %d tables of ours (%d before); mounts that were not there before:\n%s", n.Name, patience, before, now,
 		now.temporary, before.temporary, now.rules, before.rules, strings.Join(mounts, ""))
 	return now
 }

@@ -23,7 +23,7 @@ func writeForever(s Store) {
 			r := of("net", id, "eth0")
 			r.DurationMicroseconds = int64(i % 7 * 20000)
 			r.Spec = fmt.Appendf(nil, "%q", strings.Repeat("x", int(r.DurationMicroseconds)))
-			if err := s.Put(r); err != nil {
+			if err := errors.Join(s.Put(r), s.SetProblem(fmt.Sprint("problem ", i))); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(3)
 			}
@@ -31,8 +31,8 @@ func writeForever(s Store) {
 	}
 }
 
-// A plugin that is killed anywhere in Put leaves complete records and at most one temporary file, which GC removes
-// later.
+// A plugin that is killed anywhere in Put or SetProblem leaves complete files and at most one temporary file, which GC
+// removes later.
 func TestKilledWriter(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	const rounds = 25
@@ -60,6 +60,9 @@ func TestKilledWriter(t *testing.T) {
 	}
 	if _, err := s.GC("other", nil); err != nil {
 		t.Error(err)
+	}
+	if all, err := os.ReadDir(s.Dir); err != nil || len(all) != 2 {
+		t.Errorf("after GC, beside the records and the problem: %v, %v", all, err)
 	}
 	if records, errs := s.List(); len(records) != 2 || len(errs) != 0 || len(fileNames(t, s)) != 2 {
 		t.Errorf("after GC: %d records, %v, files %q", len(records), errs, fileNames(t, s))

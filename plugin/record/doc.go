@@ -3,7 +3,7 @@
 //
 // A file appears complete under its final name, or not at all: Put writes a temporary file in the same directory, calls
 // fsync, renames it, and calls fsync on the directory. So a watcher of the directory may open any file that it sees. A
-// plugin that is killed leaves at most a temporary file, which GC removes after an hour. A record lives as long as its
+// plugin that is killed leaves at most a temporary file, which RemoveStale removes later. A record lives as long as its
 // sandbox: it survives a restart of the agent, and on the default tmpfs a reboot removes it, as it removes the network
 // namespace.
 //

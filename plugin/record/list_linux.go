@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// staleAfter is the age after which a temporary file has no writer any more: a plugin runs for seconds.
-const staleAfter = time.Hour
+// staleAfter is the age after which a temporary file is removed: it has no writer any more, for a plugin runs for
+// seconds, and a runtime gives it minutes at most. If it has one all the same, the writer's Put fails.
+const staleAfter = 5 * time.Minute
 
 // List returns all records, sorted by file name, and an error for each record that cannot be read. It ignores temporary
 // files and names that are not a record's. A missing directory counts as empty.
@@ -37,7 +38,7 @@ func (s Store) List() ([]Record, []error) {
 
 // GC removes the records of the network for whose attachment valid returns false, and returns them. It keeps records of
 // other networks, and those that it cannot read, because their network is unknown: the error names them. It continues
-// after an error. It also removes temporary files that are older than an hour, left by a plugin that was killed.
+// after an error. It also calls RemoveStale.
 func (s Store) GC(network string, valid func(containerID, ifname string) bool) (removed []Record, err error) {
 	records, errs := s.List()
 	for _, r := range records {
@@ -51,11 +52,11 @@ func (s Store) GC(network string, valid func(containerID, ifname string) bool) (
 		}
 		removed = append(removed, r)
 	}
-	return removed, errors.Join(append(errs, s.removeStale())...)
+	return removed, errors.Join(append(errs, s.RemoveStale())...)
 }
 
-// removeStale removes temporary files older than staleAfter.
-func (s Store) removeStale() error {
+// RemoveStale removes temporary files that are older than five minutes, left by a plugin that was killed.
+func (s Store) RemoveStale() error {
 	entries, err := s.entries()
 	if err != nil {
 		return nil // List has reported the error

@@ -84,7 +84,7 @@ func TestGCCarriesOn(t *testing.T) {
 func TestGCRemovesStaleTemporaryFiles(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	for name, age := range map[string]time.Duration{
-		".tmp-old": 2 * time.Hour, ".tmp-young": 59 * time.Minute, ".other": 48 * time.Hour, "old.txt": 48 * time.Hour,
+		".tmp-old": 6 * time.Minute, ".tmp-young": 4 * time.Minute, ".other": 48 * time.Hour, "old.txt": 48 * time.Hour,
 	} {
 		drop(t, s, name, "")
 		then := time.Now().Add(-age)

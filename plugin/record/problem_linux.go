@@ -27,8 +27,8 @@ func (s Store) SetProblem(why string) error {
 	path := filepath.Join(s.Dir, problemFile)
 	if why == "" {
 		err = os.Remove(path)
-	} else if err = os.MkdirAll(s.Dir, 0o700); err == nil {
-		err = files.Replace(path, files.Temp(s.Dir, problemFile+"."), strings.NewReader(why), nil)
+	} else if err = os.MkdirAll(s.Pods(), 0o700); err == nil {
+		err = files.Replace(path, files.Temp(s.Pods(), tempPrefix), strings.NewReader(why), nil)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the state in %q: %w", path, unpath(err))
