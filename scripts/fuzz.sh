@@ -29,6 +29,7 @@ if [ "${1:-}" = --summary ]; then
 		}
 		/^fuzz: elapsed: .* execs: / {tried = $0; sub(/.* execs: /, "", tried); sub(/ .*/, " inputs", tried)}
 		/: [0-9]+ packets, / {packets += $3; tried = packets " packets" seed}
+		/^fuzz.sh: no input of / {result = "ok"}
 		/^(ok|FAIL)[ \t]+[^ \t]+[ \t]/ {result = $1 == "ok" ? "ok" : "FAILED"; took = $3 ~ /s$/ ? sprintf("%d s", $3) : "-"}
 		END {row()}' "$2"
 	exit
@@ -49,6 +50,25 @@ if [ -n "${PACKETS:-}" ]; then
 fi
 time=${1:-10s}
 [ $# -eq 0 ] || shift
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# over: whether all that has failed is that the time was over. On a busy machine Go 1.26 takes that for a failure of the target now and then
+# (https://go.dev/issue/75804, mended in 1.27)
+over() {
+	awk '/^--- FAIL: / {failed++; next} failed && /^FAIL$/ {done = 1} failed && !done {lines++; of += $0 == "    context deadline exceeded"}
+		END {exit !(failed == 1 && done && lines == 1 && of == 1)}' "$output"
+}
+
+# fuzz TARGET DIRECTORY [go test flags]
+fuzz() {
+	local target=$1 dir=$2
+	shift 2
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$@" "./$dir" 2>&1 | tee "$output" && return
+	over || return 1
+	echo "fuzz.sh: no input of $target has failed, the time was over"
+}
+
 status=0
 while IFS=: read -r file target; do
 	[[ -z ${TARGETS:-} || ,$TARGETS, == *,$target,* ]] || continue
@@ -57,6 +77,6 @@ while IFS=: read -r file target; do
 		continue
 	fi
 	printf '== %s in %s\n' "$target" "${file%/*}"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$@" "./${file%/*}" || status=1
+	fuzz "$target" "${file%/*}" "$@" || status=1
 done < <(list)
 exit $status

@@ -195,6 +195,29 @@ FuzzParse in internal/entry FAILED 4 s 12 inputs
 FuzzPodOf in plugin FAILED - -
 FuzzTraffic in plugin/netfilter ok 110 s 24001 packets from SEED=955538917 on
 FuzzAnnotations in plugin/wait did not end - 99 inputs" ]
+# A target that fails because the time is over has not failed. A fake go prints the file said, and fails.
+cat >"$work/bin/go" <<END
+#!/bin/sh
+[ "\$1" != test ] || { cat "$work/said"; exit 1; }
+END
+chmod 755 "$work/bin/go"
+fuzzes() {
+	printf '%s\n' "--- FAIL: FuzzNeeds (10.10s)" "$@" "FAIL" "exit status 1" "FAIL	x/install	10.178s" >"$work/said"
+	run env PATH="$work/bin:$PATH" TARGETS=FuzzNeeds "$root/scripts/fuzz.sh" 10s
+	cp "$work/output" "$work/fuzz.log"
+	ended=$status
+	run "$root/scripts/fuzz.sh" --summary "$work/fuzz.log"
+}
+fuzzes "    context deadline exceeded"
+expect "fuzz.sh: that the time is over is no failure" [ "$ended" = 0 ]
+expect "fuzz.sh --summary: that the time is over is no failure" says "FuzzNeeds in install .* ok  *10 s"
+fuzzes "    --- FAIL: FuzzNeeds (0.00s)" "        needed_test.go:7: context deadline exceeded"
+expect "fuzz.sh: an input that fails is a failure" [ "$ended" = 1 ]
+expect "fuzz.sh --summary: an input that fails is a failure" says "FuzzNeeds in install .* FAILED  *10 s"
+fuzzes "    fuzzing process hung or terminated unexpectedly: exit status 2" "    context deadline exceeded"
+expect "fuzz.sh: a fuzzer that ends is a failure" [ "$ended" = 1 ]
+expect "fuzz.sh --summary: a fuzzer that ends is a failure" says "FuzzNeeds in install .* FAILED  *10 s"
+rm "$work/bin/go"
 run "$root/scripts/fuzz.sh" --summary "$work/no.log"
 expect "fuzz.sh --summary without a log is wrong usage" [ $status = 2 ]
 
