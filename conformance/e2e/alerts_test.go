@@ -166,10 +166,9 @@ func (w *watcher) fire(f faulttable.Fault) {
 	}
 }
 
-// onBusyMachines are the alerts about failed scrapes and probes, and about late marks. With seconds in place of
-// minutes, they may also fire on a busy machine.
-var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady",
-	"IstioPodNetworkMarksLate"}
+// onBusyMachines are the alerts about failed scrapes. With seconds in place of minutes, they may also fire on a busy
+// machine.
+var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady"}
 
 // firedOnly fails if an alert has fired that no fault in the table has.
 func (w *watcher) firedOnly(all []faulttable.Fault) {

@@ -234,24 +234,21 @@ func (r *rig) look(command string, pods ...string) (status int, said faulttable.
 }
 
 // shows fails unless the command reports the fault with the table's words and exit status, and nothing about others. It
-// retries: agents report a change with a delay, and on a busy machine a probe of an agent may fail, or the kernel may
-// report a packet too late. Something that is reported wrongly stays.
+// retries if the command is expected to find the fault, or if trace --live has timed out.
 func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	r.Helper()
 	var wrong error
-	again := 0
-	if !r.soon(func() bool {
+	again := f.Of(command) != nil
+	holds := func() bool {
 		status, said := r.look(command, pods...)
-		if wrong = f.Judge(command, status, said, about...); wrong == nil {
-			return true
-		}
-		if again++; again == 1 && f.Of(command) == nil {
-			r.Logf("asked again: %v", wrong)
-		}
-		return false
-	}) {
-		r.Error(wrong)
+		wrong = f.Judge(command, status, said, about...)
+		again = again || slices.ContainsFunc(said.Warnings, func(it faulttable.Found) bool { return tooSlow(it.What) })
+		return wrong == nil
 	}
+	if holds() || again && r.soon(holds) {
+		return
+	}
+	r.Error(wrong)
 }
 
 // allWell reports whether the commands that look at nodes and pods find nothing any more. Agents report a change with a
